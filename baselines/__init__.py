@@ -1,0 +1,1 @@
+"""Baseline methods, one family a file."""

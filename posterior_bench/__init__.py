@@ -1,0 +1,44 @@
+"""Which Bayesian inference method can be trusted on your simulator, and at what cost?"""
+
+from .contracts import (
+    Differentiable,
+    HasLikelihood,
+    HasLogProb,
+    HasNoise,
+    HasPicture,
+    HasReference,
+    Method,
+    Metric,
+    Posterior,
+    Progress,
+    Simulator,
+)
+from .problem import Problem
+from .records import Draws, MethodSpec, Need, Parameter, Row, Score, Simulations, Spec, Task, Truth
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Differentiable",
+    "Draws",
+    "HasLikelihood",
+    "HasLogProb",
+    "HasNoise",
+    "HasPicture",
+    "HasReference",
+    "Method",
+    "MethodSpec",
+    "Metric",
+    "Need",
+    "Parameter",
+    "Posterior",
+    "Problem",
+    "Progress",
+    "Row",
+    "Score",
+    "Simulations",
+    "Simulator",
+    "Spec",
+    "Task",
+    "Truth",
+]

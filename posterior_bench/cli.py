@@ -1,0 +1,255 @@
+"""The command line. Everything it does is a call or two of the Python interface."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+import loky
+import torch
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from . import __version__, registry
+from .checks import check_plugin
+from .display import TerminalDisplay, plan_table
+from .reporting import terminal_tables, write_report
+from .running.collect import collect, estimate, time_left
+from .running.plan import plan
+from .running.results import Results
+from .running.run import run
+from .running.store import Store, default_root
+from .running.suite import SuiteError, load_suite, shipped
+
+app = typer.Typer(
+    name="posterior-bench",
+    help="Which Bayesian inference method can be trusted on your simulator, and at what cost?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+SuiteArgument = Annotated[str, typer.Argument(help="A shipped suite (see `list suites`) or the path of a TOML file.")]
+StoreOption = Annotated[
+    Path | None, typer.Option(help="Folder of simulations, fits, rows [default: $POSTERIOR_BENCH_STORE, or a cache].")
+]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option(help="Only these: task/method, task, method or job id; * matches anything.")
+]
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="simulators, methods, metrics or suites; all by default.")] = "all",
+) -> None:
+    """List what is installed."""
+    groups = ("simulators", "methods", "metrics", "suites")
+    if what not in (*groups, "all"):
+        raise typer.BadParameter(registry.unknown("group", what, groups))
+    for group in groups:
+        if what in (group, "all"):
+            console.print(_listing(group))
+
+
+@app.command("run")
+def run_(
+    suite: SuiteArgument,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the jobs and the estimated time; run none.")
+    ] = False,
+    only: OnlyOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes of one thread each; 0 runs in this one [default: one a core].")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    store: StoreOption = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Do failed jobs again.")] = False,
+) -> None:
+    """Run those jobs of a suite that are missing, then print its tables and write its page."""
+    place = Store(store or default_root())
+    definition = load_suite(suite)
+    jobs = plan(definition, only or ())
+    slots = loky.cpu_count() if workers is None else workers
+    check_device(device)
+    seconds, unknown = time_left(jobs, place, slots)
+    parts = f", and {unknown} parts of unknown length" if unknown else ""
+    console.print(
+        f"Suite [bold]{escape(definition.name)}[/]: about {_duration(seconds)} on {max(1, slots)} cores{parts}."
+    )
+    if dry_run:
+        done = [place.read_rows(job) is not None for job in jobs]
+        console.print(plan_table(jobs, done, [estimate(job, place) for job in jobs]))
+        return
+    display = TerminalDisplay(console)
+    try:
+        outcome = run(jobs, place, slots, device, retry, display)
+    except KeyboardInterrupt:
+        errors.print("Interrupted. Nothing done is lost: the same command goes on from here.")
+        raise typer.Exit(130) from None
+    finally:
+        display.close()
+    _report(collect(definition, place, suite, only or ()), place.root / "reports" / definition.name)
+    for cell, reason in outcome.reasons.items():
+        errors.print(f"[red]failed[/] {escape(cell)}: {escape(reason)}")
+    if outcome.failed:
+        errors.print(f"{outcome.failed} of {len(jobs)} jobs failed; --retry does them again.")
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    suite: SuiteArgument,
+    publish: Annotated[bool, typer.Option("--publish", help="Write to reports/SUITE/ here, rows included.")] = False,
+    only: OnlyOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Print the tables of what is done of a suite and write its page."""
+    place = Store(store or default_root())
+    definition = load_suite(suite)
+    results = collect(definition, place, suite, only or ())
+    if not results.jobs:
+        raise SuiteError(f"nothing of suite {definition.name!r} is done in {place.root}; begin with: {results.command}")
+    folder = Path("reports") / definition.name if publish else place.root / "reports" / definition.name
+    _report(results, folder)
+    if publish:
+        publish_rows(results, place, folder)
+
+
+@app.command()
+def show(
+    job: Annotated[str, typer.Argument(help="A job's id, or the beginning of it.")], store: StoreOption = None
+) -> None:
+    """Print the rows and the cost of a job."""
+    place = Store(store or default_root())
+    found = place.find_rows(job)
+    if len(found) != 1:
+        names = ", ".join(path.stem for path in found) or "none"
+        raise SuiteError(f"{len(found)} jobs in {place.root} begin with {job!r} (found: {names}); expected one")
+    rows = [json.loads(line) for line in found[0].read_text(encoding="utf-8").splitlines()]
+    first = rows[0]
+    console.print(
+        f"{first['task']} / {first['method']}, budget {first['budget']:,}, repetition {first['repetition']}: "
+        f"{first['status']} {escape(first['reason'])}"
+    )
+    console.print(
+        f"options {escape(json.dumps(first['options']))}, {first['calls']} simulations, {first['invalid']} failed"
+    )
+    table = Table("metric", "value", "standard error", "null band (95 %)")
+    for row in rows:
+        if row["metric"] is not None:
+            band = "" if row["null_low"] is None else f"{row['null_low']:.4g} .. {row['null_high']:.4g}"
+            error = "" if row["std_error"] is None else f"{row['std_error']:.2g}"
+            value = "not finite" if row["value"] is None else f"{row['value']:.5g}"
+            table.add_row(escape(row["metric"]), value, error, band)
+    console.print(table)
+    cost = found[0].with_suffix(".cost.json")
+    if cost.exists():
+        console.print_json(cost.read_text(encoding="utf-8"))
+    console.print(f"rows: {found[0]}", soft_wrap=True)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A simulator, method or metric: its name, or file.py:Class.")],
+    options: Annotated[str, typer.Option(help="Options as JSON.")] = "{}",
+) -> None:
+    """Check that a plug-in keeps its contract; say what it breaks and the likely cure."""
+    try:
+        chosen = json.loads(options)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"--options is not JSON: {error}") from error
+    findings = check_plugin(name, chosen)
+    for finding in findings:
+        mark = "[green]ok[/]    " if finding.ok else "[red]broken[/]"
+        console.print(f"{mark} {escape(finding.name)}" + (f": {escape(finding.message)}" if finding.message else ""))
+    broken = sum(not finding.ok for finding in findings)
+    console.print(f"{len(findings)} checks, {broken} broken")
+    if broken:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: an error that a user can mend is one message, not a traceback."""
+    try:
+        app()
+    except (SuiteError, registry.PluginError) as error:
+        errors.print(f"[red]error[/]: {escape(str(error))}")
+        sys.exit(2)
+
+
+def _version(value: bool) -> None:
+    if value:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+def check_device(device: str) -> None:
+    """Raise ``SuiteError`` where torch cannot use the device."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SuiteError(
+            f"device {device!r} cannot be used here: {str(error).splitlines()[0]}; try --device cpu"
+        ) from error
+
+
+def publish_rows(results: Results, store: Store, folder: Path) -> None:
+    """Copy the rows of every job beside its report."""
+    target = folder / "rows"
+    if target.exists():
+        shutil.rmtree(target)
+    for job in results.jobs:
+        for path in store.find_rows(job.job):
+            place = target / path.relative_to(store.root / "rows")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+
+
+def _report(results: Results, folder: Path) -> None:
+    for table in terminal_tables(results):
+        console.print(table)
+    page = write_report(results, folder)
+    console.print(f"The page: {page.resolve()}", soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _listing(group: registry.Group | str) -> Table:
+    table = Table(title=str(group), title_justify="left")
+    if group == "suites":
+        for heading in ("name", "what it compares"):
+            table.add_column(heading)
+        for name in shipped():
+            table.add_row(name, escape(load_suite(name).title))
+        return table
+    for heading in ("name", "comes from", "what it is"):
+        table.add_column(heading)
+    for name, point in sorted(registry.names(cast(registry.Group, group)).items()):
+        table.add_row(name, point.value, escape(_first_line(cast(registry.Group, group), name)))
+    return table
+
+
+def _first_line(group: registry.Group, name: str) -> str:
+    try:
+        text = registry.load(group, name).__doc__ or ""
+    except registry.PluginError as error:
+        return f"broken: {error}"
+    return text.strip().split("\n")[0]

@@ -1,0 +1,1 @@
+"""Suites into rows: suite files, jobs, executors and the store."""

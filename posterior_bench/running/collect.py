@@ -1,0 +1,123 @@
+"""From a suite and a store to the ``Results`` that a report is made of, and to the time that a run will take."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import registry
+from ..contracts import Simulator
+from .plan import CHUNK, Job, plan
+from .results import JobResult, Results, TaskInfo
+from .store import Store
+from .suite import Suite
+from .work import environment
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How long a job will take on one core: seconds, ``None`` where nothing tells, and what tells it."""
+
+    seconds: float | None
+    source: str
+
+
+def estimate(job: Job, store: Store) -> Estimate:
+    """From jobs of the same task, method and budget in the store; else as the suite's file says."""
+    known = []
+    for path in store.rows(job).parent.glob("*.cost.json"):
+        rows = path.with_name(path.name.replace(".cost.json", ".jsonl"))
+        cost = store.read_cost_file(path)
+        if rows.exists() and cost.fit_seconds is not None and f'"budget": {job.budget},' in _first_line(rows):
+            known.append(cost.fit_seconds + (cost.score_seconds or 0.0))
+    if known:
+        return Estimate(statistics.median(known), "earlier jobs")
+    return Estimate(job.seconds, "the suite's file" if job.seconds is not None else "unknown")
+
+
+def time_left(jobs: Sequence[Job], store: Store, workers: int) -> tuple[float, int]:
+    """Seconds that a run will take, and the number of parts of which nothing tells how long they take."""
+    total, unknown = 0.0, 0
+    missing: dict[Path, Job] = {}
+    for job in jobs:
+        if store.read_rows(job) is not None or job.missing:
+            continue
+        seconds = estimate(job, store).seconds
+        total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
+        missing[store.test_set(job.test_set)] = job
+        if not store.fit(job).exists():
+            missing |= {store.chunk(job.simulations, job.repetition, index): job for index in range(job.chunks)}
+    for path, job in missing.items():
+        if not path.exists():
+            rows = job.measurements if path.parent.name == "tests" else CHUNK
+            total, unknown = total + rows * (job.milliseconds or 0.0) / 1000, unknown + (job.milliseconds is None)
+    return total / max(1, workers), unknown
+
+
+def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()) -> Results:
+    """What the store holds of a suite.
+
+    Args:
+        suite: the suite.
+        store: where its jobs were done.
+        reference: by what the suite was named on the command line.
+        only: as for ``plan``.
+    """
+    command = f"posterior-bench run {shlex.quote(reference)}"
+    jobs = plan(suite, only)
+    results, tasks, labels, environments = [], {}, {}, []
+    for job in jobs:
+        rows = store.read_rows(job)
+        if rows is None:
+            continue
+        done = rows[0].status == "ok"
+        cost = store.read_cost(job) if done else None
+        only_this = f"{command} --only {shlex.quote(job.id)}"
+        results.append(JobResult(job.id, rows, only_this, store.read_artefact(job) if done else None, cost))
+        if cost is not None:
+            environments.append(cost.versions)
+        labels[job.label] = _label(job)
+        if job.task not in tasks:
+            tasks[job.task] = _task(job)
+    return Results(
+        suite=suite.name,
+        title=suite.title or suite.name,
+        description=suite.description,
+        measurements=suite.measurements,
+        draws=suite.draws,
+        tasks=tuple(tasks.values()),
+        labels=labels,
+        jobs=tuple(results),
+        command=command,
+        environment=environments[0] if environments else environment(),
+    )
+
+
+def _label(job: Job) -> str:
+    """The name to print: the method's own, and the entry's name where the suite gave it another."""
+    spec = job.build_method().spec
+    label = spec.label or spec.name
+    return label if job.label == spec.name else f"{label} ({job.label})"
+
+
+def _task(job: Job) -> TaskInfo:
+    simulator: Simulator = registry.build("simulators", job.source, job.source_options)
+    spec = simulator.spec
+    return TaskInfo(
+        name=job.task,
+        version=job.task_version,
+        simulator=job.source,
+        options=job.source_options,
+        description=spec.description,
+        reference=spec.reference,
+        parameters=spec.parameters,
+        y_names=spec.y_names,
+    )
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return str(file.readline())

@@ -1,0 +1,107 @@
+"""The outcome of a suite in memory: all that a report is made of, and nothing that must be computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..records import Parameter, Row
+
+
+@dataclass(frozen=True, eq=False)
+class Artefact:
+    """The tensors that a job leaves for figures and paired statistics.
+
+    Args:
+        draws: (n, 8, D), posterior draws of the first measurements of the test set.
+        truth: (8, D), the parameters behind them.
+        y: (8, *y_shape), the measurements.
+        prior: (P, D), draws of the prior.
+        per_measurement: metric id -> (T,), for paired comparisons.
+        extra: ``metric id/name`` -> tensor, such as ``calibration_error/sO2/curve``.
+        history: name -> curve of the training, see ``posterior_bench.training.train``.
+    """
+
+    draws: Tensor
+    truth: Tensor
+    y: Tensor
+    prior: Tensor
+    per_measurement: Mapping[str, Tensor] = field(default_factory=dict)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    history: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """What a job took. It stands beside the rows, which must not change when a job is repeated."""
+
+    fit_seconds: float | None = None
+    draws_per_second: float | None = None
+    score_seconds: float | None = None
+    peak_memory_mb: float | None = None
+    parameters: int | None = None
+    device: str = "cpu"
+    threads: int = 1
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class JobResult:
+    """A job's rows, and its artefact and cost where it succeeded. All rows of a job share their identity fields."""
+
+    job: str
+    rows: tuple[Row, ...]
+    command: str
+    artefact: Artefact | None = None
+    cost: Cost | None = None
+    loaded_from: str = ""
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``skipped`` or ``failed``."""
+        return self.rows[0].status
+
+
+@dataclass(frozen=True, eq=False)
+class TaskInfo:
+    """What a report prints of a task. ``simulator`` is the reference by which the registry builds it."""
+
+    name: str
+    version: int
+    simulator: str
+    options: Mapping[str, object]
+    description: str
+    reference: str
+    parameters: tuple[Parameter, ...]
+    y_names: tuple[str, ...]
+    invalid_fraction: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything of one suite.
+
+    Args:
+        suite: its name.
+        title, description: as its file says.
+        measurements: T.
+        draws: n.
+        tasks: one record a task, in the suite's order.
+        labels: method id (with its options' suffix where a suite holds it twice) -> name to print, in order.
+        jobs: one a cell, also the skipped and failed ones, in the suite's order.
+        command: the command that makes all of it.
+        environment: name -> version of what it ran on.
+    """
+
+    suite: str
+    title: str
+    description: str
+    measurements: int
+    draws: int
+    tasks: tuple[TaskInfo, ...]
+    labels: Mapping[str, str]
+    jobs: tuple[JobResult, ...]
+    command: str
+    environment: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,144 @@
+"""Suite files: tasks x methods x budgets x repetitions, in TOML, checked before anything runs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from .. import registry
+from ..records import NAME
+
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
+Budget = Annotated[int, Field(ge=1)]
+
+
+class SuiteError(Exception):
+    """A suite file cannot be used; the message says where, what was found and the likely cure."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Entry):
+    """A simulator by registered name or ``file.py:Class``, with its options."""
+
+    simulator: str
+    options: dict[str, Any] = {}
+
+
+class TaskEntry(_Entry):
+    """One task of a suite.
+
+    Args:
+        simulator: registered name, or ``file.py:Class``.
+        options: of the simulator.
+        name: of the task; by default the simulator's.
+        budgets: numbers of simulations; by default the suite's.
+        reality: the process behind the measurements, where it is another.
+        milliseconds: a simulation takes on one core, for the time estimate alone.
+    """
+
+    simulator: str
+    options: dict[str, Any] = {}
+    name: Name | None = None
+    budgets: tuple[Budget, ...] | None = None
+    reality: Source | None = None
+    milliseconds: float | None = Field(default=None, ge=0)
+
+
+class MethodEntry(_Entry):
+    """One method of a suite.
+
+    Args:
+        method: registered name, or ``file.py:Class``.
+        options: of the method.
+        name: under which the suite reports it; needed where a method stands twice. By default the method's.
+        tasks: names of the tasks it runs on; by default all.
+        seconds: a job takes on one core, by task name, for the time estimate alone.
+    """
+
+    method: str
+    options: dict[str, Any] = {}
+    name: Name | None = None
+    tasks: tuple[str, ...] | None = None
+    seconds: dict[str, float] = {}
+
+
+class Suite(_Entry):
+    """What is compared with what, and how thoroughly.
+
+    Args:
+        name: of the suite, and of the folder of its report.
+        measurements: T, size of the test set.
+        draws: n, posterior draws a measurement.
+        budgets: numbers of simulations to learn from.
+        repetitions: fits a cell, each on simulations of its own.
+        reference_measurements: so many of the test set are compared with the reference.
+        reference_draws: exact draws for each of them.
+        timeout_minutes: a job that takes longer is a failure.
+        tasks, methods: the entries; every method runs on every task unless it names some.
+    """
+
+    name: Name
+    title: str = ""
+    description: str = ""
+    measurements: int = Field(default=1000, ge=20)
+    draws: int = Field(default=500, ge=20)
+    budgets: tuple[Budget, ...] = (10_000,)
+    repetitions: int = Field(default=1, ge=1)
+    reference_measurements: int = Field(default=200, ge=1)
+    reference_draws: int = Field(default=1000, ge=2)
+    timeout_minutes: float = Field(default=60.0, gt=0)
+    tasks: tuple[TaskEntry, ...] = Field(min_length=1)
+    methods: tuple[MethodEntry, ...] = Field(min_length=1)
+
+
+def shipped() -> dict[str, Path]:
+    """The suites that ship with the package, by name."""
+    folder = files("posterior_bench") / "suites"
+    return {p.stem: p for p in sorted(Path(str(folder)).glob("*.toml"))}
+
+
+def load_suite(reference: str) -> Suite:
+    """Read a suite by the name of a shipped one or by the path of a TOML file.
+
+    Raises:
+        SuiteError: with the nearest name or key, and with the place in the file.
+    """
+    known = shipped()
+    if reference in known:
+        path = known[reference]
+    elif reference.endswith(".toml"):
+        path = Path(reference)
+        if not path.is_file():
+            raise SuiteError(f"there is no file {path}")
+    else:
+        raise SuiteError(registry.unknown("suite", reference, known) + "; or the path of a .toml file")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path} is not valid TOML: {error}") from error
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        raise SuiteError(f"{path}:\n" + "\n".join(f"  {line}" for line in _explain(error))) from error
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    models: dict[str, type[BaseModel]] = {"tasks": TaskEntry, "methods": MethodEntry, "reality": Source}
+    for item in error.errors():
+        place = [str(part) for part in item["loc"]]
+        where = ".".join(place)
+        if item["type"] == "extra_forbidden":
+            parents = [part for part in place[:-1] if part in models]
+            model = models[parents[-1]] if parents else Suite
+            yield f"{'.'.join(place[:-1]) or 'top level'}: {registry.unknown('key', place[-1], model.model_fields)}"
+        else:
+            found = "" if item["type"] in ("missing", "value_error") else f" (found {item['input']!r})"
+            yield f"{where or 'suite'}: {item['msg']}{found}"

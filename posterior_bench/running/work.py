@@ -1,0 +1,324 @@
+"""What a worker process does: simulate a chunk, a test set or a reference, or carry one job from fit to rows.
+
+Every unit is a function of a job and a store; it writes its file last and whole, so that it may die at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import registry
+from ..contracts import HasLogProb, HasNoise, HasReference, Metric, Posterior, Simulator
+from ..problem import Problem, check_simulated
+from ..records import Draws, MethodSpec, Need, Row, Score, Simulations, Task, Truth
+from ..runtime import cache_in, load_tensors, save_tensors, scope, seed_for, write_text
+from .memory import peak_memory_mb, reset_peak_memory
+from .plan import CHUNK, Job
+from .results import Artefact, Cost
+from .store import Store
+
+PRIOR_DRAWS = 10_000
+"""Draws that stand for the prior in scores: its sd is then known to 0.7 %."""
+
+KEPT_MEASUREMENTS = 8
+"""Measurements whose draws an artefact keeps."""
+
+DRAW_CHUNK = 100
+"""Measurements for which draws are asked at a time."""
+
+
+class NonFiniteDraws(ArithmeticError):
+    """A posterior returned draws that are not numbers."""
+
+
+class ProgressFile:
+    """Tells how far a unit has come, through a small file that the main process reads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = 0.0
+
+    def update(self, done: int, total: int, message: str = "") -> None:
+        """Write at most twice a second."""
+        now = time.monotonic()
+        if now - self.last > 0.5:
+            self.last = now
+            write_text(self.path, json.dumps({"done": done, "total": total, "message": message}))
+
+
+def guarded(function: Callable[..., str | None], *arguments: object) -> tuple[str, str]:
+    """Run a unit: its status and, where it failed, one line that says how and where.
+
+    The exception itself does not travel: its class may live in a file that the other process never imported.
+    """
+    try:
+        return function(*arguments) or "ok", ""
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        return "failed", f"{type(error).__name__}: {error}{place}"[:2000]
+
+
+def simulate_chunk(job: Job, store: Store, index: int, device: str) -> None:
+    """Draw one chunk of simulations of the job's task and repetition."""
+    path = store.chunk(job.simulations, job.repetition, index)
+    if path.exists():
+        return
+    task = job.build_task()
+    seed = seed_for("simulations", job.task, job.task_version, job.repetition, index)
+    with cache_in(store.cache), scope(seed, device):
+        save_tensors(path, _simulate(task.simulator, CHUNK))
+
+
+def simulate_test_set(job: Job, store: Store, device: str) -> None:
+    """Draw T valid measurements and the parameters behind them."""
+    path = store.test_set(job.test_set)
+    if path.exists():
+        return
+    task = job.build_task()
+    found: list[tuple[Tensor, Tensor]] = []
+    valid = tried = 0
+    with cache_in(store.cache), scope(seed_for("test set", job.task, job.task_version), device):
+        while valid < job.measurements:
+            if tried >= 20 * job.measurements + CHUNK:
+                raise ValueError(
+                    f"only {valid} of {tried} simulations for the test set are valid; expected at least one in twenty: "
+                    "narrow the prior to where the simulator works"
+                )
+            drawn = _simulate(task.process, min(CHUNK, job.measurements))
+            pairs = Simulations(drawn["theta"], drawn["y"])
+            tried, valid = tried + len(pairs), valid + len(pairs) - pairs.invalid
+            pairs = pairs.only_valid()
+            found.append((pairs.theta, pairs.y))
+    theta = torch.cat([t for t, _ in found])[: job.measurements]
+    y = torch.cat([y for _, y in found])[: job.measurements]
+    save_tensors(path, {"theta": theta, "y": y})
+
+
+def draw_reference(job: Job, store: Store, device: str) -> None:
+    """Draw the exact posterior of the first measurements of the test set."""
+    path = store.reference(_reference_address(job))
+    if path.exists():
+        return
+    simulator = job.build_task().simulator
+    if not isinstance(simulator, HasReference):
+        raise TypeError(f"simulator {job.simulator!r} has no reference")
+    y = load_tensors(store.test_set(job.test_set), device)[0]["y"][: job.reference_measurements]
+    with cache_in(store.cache), scope(seed_for("reference", job.task, job.task_version), device):
+        save_tensors(path, {"theta": simulator.sample_reference(y, job.reference_draws)})
+
+
+def run_job(job: Job, store: Store, device: str) -> str:
+    """Carry a job from fit to rows; return its status. An exception is left to the caller, which writes it down."""
+    if job.missing:
+        reason = f"{job.simulator} does not offer {', '.join(job.missing)}"
+        store.write_rows(job, [row(job, "skipped", reason)])
+        return "skipped"
+    reset_peak_memory()
+    task = job.build_task()
+    with cache_in(store.cache):
+        posterior, history, fit_cost = _fit(job, task, store, device)
+        truth = _truth(job, task, store, device)
+        start = time.perf_counter()
+        with scope(seed_for("draw", job.id), device):
+            theta = draw(posterior, truth.y, job.draws)
+        draw_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        scores = _score(job, Draws(theta, _density(posterior, truth.y)), truth, device)
+    store.write_artefact(job, _artefact(theta, truth, scores, history))
+    cost = Cost(
+        fit_seconds=fit_cost["seconds"],
+        draws_per_second=theta.shape[0] * theta.shape[1] / draw_seconds,
+        score_seconds=time.perf_counter() - start,
+        peak_memory_mb=max(peak_memory_mb(), fit_cost["peak_memory_mb"]),
+        parameters=fit_cost["parameters"],
+        device=device,
+        threads=1,
+        versions=environment(),
+    )
+    store.write_cost(job, cost)
+    counts = {"calls": fit_cost["calls"], "invalid": fit_cost["invalid"]}
+    store.write_rows(job, [row(job, "ok", "", score, metric, **counts) for metric, score in scores])
+    return "ok"
+
+
+def draw(posterior: Posterior, y: Tensor, n: int) -> Tensor:
+    """Draws (n, B, D) for measurements y (B, *y_shape), a few measurements at a time.
+
+    Raises:
+        ValueError: where a posterior's draws have the wrong shape.
+        NonFiniteDraws: where some are not finite.
+    """
+    parts = []
+    for start in range(0, len(y), DRAW_CHUNK):
+        part = posterior.sample(y[start : start + DRAW_CHUNK], n)
+        expected = (n, len(y[start : start + DRAW_CHUNK]))
+        if part.ndim != 3 or part.shape[:2] != expected:
+            raise ValueError(f"sample() returned shape {tuple(part.shape)}; expected {(*expected, 'D')}")
+        parts.append(part.detach())
+    theta = torch.cat(parts, dim=1)
+    broken = int((~torch.isfinite(theta)).any(-1).sum())
+    if broken:
+        raise NonFiniteDraws(f"{broken} of {theta.shape[0] * theta.shape[1]} posterior draws are not finite")
+    return theta
+
+
+def row(
+    job: Job,
+    status: str,
+    reason: str,
+    score: Score | None = None,
+    metric: Metric | None = None,
+    calls: int = 0,
+    invalid: int = 0,
+) -> Row:
+    """A row of a job: of one score, or of its failure."""
+    return Row(
+        job=job.id,
+        task=job.task,
+        simulator=job.simulator,
+        simulator_version=job.simulator_version,
+        method=job.method,
+        method_version=job.method_version,
+        options=dict(job.options),
+        budget=job.budget,
+        repetition=job.repetition,
+        test_set=f"{job.test_set}-{job.measurements}",
+        n_labels=None,
+        observation=None if score is None else score.observation,
+        metric=None if score is None else score.metric,
+        metric_version=None if metric is None else metric.version,
+        value=None if score is None else score.value,
+        std_error=None if score is None else score.std_error,
+        null_low=None if score is None else score.null_low,
+        null_high=None if score is None else score.null_high,
+        status=status,  # type: ignore[arg-type]
+        reason=reason,
+        calls=calls,
+        invalid=invalid,
+    )
+
+
+def environment() -> dict[str, str]:
+    """Versions of what numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("posterior_bench", "torch", "numpy", "sbi", "pyro-ppl", "zuko"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _simulate(simulator: Simulator, n: int) -> dict[str, Tensor]:
+    """n draws of the prior and their simulations; with explicit noise where the simulator has it."""
+    theta = simulator.prior().sample((n,))
+    if isinstance(simulator, HasNoise):
+        noise = torch.randn(n, simulator.noise_dim)
+        y = simulator.simulate_from(theta, noise)
+        return {"theta": theta, "y": check_simulated(y, theta, simulator), "noise": noise}
+    return {"theta": theta, "y": check_simulated(simulator.simulate(theta), theta, simulator)}
+
+
+def _reference_address(job: Job) -> str:
+    return f"{job.test_set}-{job.reference_measurements}-{job.reference_draws}"
+
+
+def _fit(job: Job, task: Task, store: Store, device: str) -> tuple[Posterior, Mapping[str, Tensor], dict]:
+    """The posterior, always rebuilt from its file, so that a resumed job continues from the same bits."""
+    method = job.build_method()
+    spec: MethodSpec = method.spec
+    path = store.fit(job)
+    if not path.exists():
+        paths = [store.chunk(job.simulations, job.repetition, index) for index in range(job.chunks)]
+        simulations = _simulations(task, store.first_rows(paths, job.budget) if paths else {}, spec, device)
+        problem = Problem(task, spec.needs, job.budget)
+        start = time.perf_counter()
+        with scope(seed_for("fit", job.fit), device):
+            posterior = method.fit(simulations, problem, ProgressFile(store.running(job.id)))
+        seconds = time.perf_counter() - start
+        tensors, settings = posterior.state()
+        cost = {
+            "seconds": seconds,
+            "parameters": _count(posterior),
+            "peak_memory_mb": peak_memory_mb(),
+            "calls": problem.calls or len(simulations),
+            "invalid": problem.invalid or simulations.invalid,
+        }
+        named = {f"state:{k}": v for k, v in tensors.items()} | {
+            f"history:{k}": v for k, v in posterior.history.items()
+        }
+        save_tensors(path, named, {"settings": settings, "cost": cost})
+    named, header = load_tensors(path, device)
+    state = {k.removeprefix("state:"): v for k, v in named.items() if k.startswith("state:")}
+    history = {k.removeprefix("history:"): v for k, v in named.items() if k.startswith("history:")}
+    with scope(seed_for("restore", job.fit), device):
+        posterior = method.restore(state, header["settings"], Problem(task, spec.needs))
+    return posterior, history, header["cost"]
+
+
+def _simulations(task: Task, rows: dict[str, Tensor], spec: MethodSpec, device: str) -> Simulations:
+    if not rows:
+        dim, shape = len(task.simulator.spec.parameters), task.simulator.spec.y_shape
+        return Simulations(torch.empty(0, dim, device=device), torch.empty(0, *shape, device=device))
+    noise = rows["noise"].to(device) if Need.NOISE in spec.needs and "noise" in rows else None
+    return Simulations(rows["theta"].to(device), rows["y"].to(device), noise)
+
+
+def _count(posterior: Posterior) -> int | None:
+    """Trained numbers of a posterior whose networks are torch modules."""
+    modules = [v for v in vars(posterior).values() if isinstance(v, torch.nn.Module)]
+    return sum(p.numel() for module in modules for p in module.parameters()) or None
+
+
+def _truth(job: Job, task: Task, store: Store, device: str) -> Truth:
+    tensors, _ = load_tensors(store.test_set(job.test_set), device)
+    reference = None
+    if job.has_reference:
+        reference = load_tensors(store.reference(_reference_address(job)), device)[0]["theta"]
+    process = task.process
+
+    def simulate(theta: Tensor) -> Tensor:
+        return check_simulated(process.simulate(theta), theta, process)
+
+    with scope(seed_for("prior draws", job.task, job.task_version), device):
+        prior = task.simulator.prior()
+        prior_draws = prior.sample((PRIOR_DRAWS,))
+    spec = task.simulator.spec
+    return Truth(tensors["theta"], tensors["y"], prior, prior_draws, spec.parameters, simulate, reference)
+
+
+def _density(posterior: Posterior, y: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """(k, T, D) -> (k, T), log q(theta | y), where the posterior has a density."""
+    return (lambda theta: posterior.log_prob(theta, y)) if isinstance(posterior, HasLogProb) else None
+
+
+def _score(job: Job, draws: Draws, truth: Truth, device: str) -> list[tuple[Metric, Score]]:
+    scores: list[tuple[Metric, Score]] = []
+    for name in sorted(registry.names("metrics")):
+        metric: Metric = registry.build("metrics", name)
+        with scope(seed_for("score", job.id, metric.name, metric.version), device):
+            scores += [(metric, score) for score in metric.score(draws, truth)]
+    return scores
+
+
+def _artefact(
+    theta: Tensor, truth: Truth, scores: list[tuple[Metric, Score]], history: Mapping[str, Tensor]
+) -> Artefact:
+    per: dict[str, Tensor] = {}
+    extra: dict[str, Tensor] = {}
+    for _, score in scores:
+        if score.per_measurement is not None:
+            per[score.metric] = score.per_measurement.float()
+        extra |= {f"{score.metric}/{name}": tensor for name, tensor in score.artefacts.items()}
+    kept = slice(0, KEPT_MEASUREMENTS)
+    return Artefact(theta[:, kept], truth.theta[kept], truth.y[kept], truth.prior_draws[:2000], per, extra, history)
