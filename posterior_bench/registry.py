@@ -6,12 +6,15 @@ import ast
 import difflib
 import hashlib
 import importlib.util
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from .contracts import Method, Metric, Simulator
 from .records import check_name
@@ -159,8 +162,8 @@ def _load_entry_point(point: EntryPoint) -> Any:
         top = point.module.partition(".")[0]
         module = sys.modules.get(top)
         origin = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), None)
-        shipped = point.dist.locate_file(top) if point.dist is not None else None
-        if origin and shipped is not None and not Path(origin).is_relative_to(Path(str(shipped)).resolve()):
+        homes = _homes(point, top)
+        if origin and homes and not any(Path(origin).resolve().is_relative_to(home) for home in homes):
             message = (
                 f"{point.name!r} should come from the package {top!r}, and {origin} is imported in its place; "
                 "rename that file or folder, or run from another one"
@@ -168,6 +171,17 @@ def _load_entry_point(point: EntryPoint) -> Any:
         else:
             message = f"{point.name!r} ({point.value}) cannot be imported: {type(error).__name__}: {error}"
         raise PluginError(message) from error
+
+
+def _homes(point: EntryPoint, top: str) -> list[Path]:
+    """Where the distribution of an entry point keeps its package ``top``: installed, or in the source it is linked to."""
+    if point.dist is None:
+        return []
+    homes = [Path(str(point.dist.locate_file(top))).resolve()]
+    origin = json.loads(point.dist.read_text("direct_url.json") or "{}").get("url", "")
+    if origin.startswith("file://"):
+        homes.append(Path(url2pathname(urlsplit(origin).path)).resolve())
+    return homes
 
 
 def _load_from_file(reference: str) -> Any:

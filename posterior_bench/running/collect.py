@@ -76,7 +76,7 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
         done = rows[0].status == "ok"
         cost = store.read_cost(job) if done else None
         only_this = f"{command} --only {shlex.quote(job.id)}"
-        results.append(JobResult(job.id, rows, only_this, store.read_artefact(job) if done else None, cost))
+        results.append(JobResult(job.id, rows, only_this, store.read_artefact(job) if done else None, cost, job.label))
         if cost is not None:
             environments.append(cost.versions)
         labels[job.label] = _label(job)

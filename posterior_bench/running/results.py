@@ -49,14 +49,21 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class JobResult:
-    """A job's rows, and its artefact and cost where it succeeded. All rows of a job share their identity fields."""
+    """A job's rows, and its artefact and cost where it succeeded. All rows of a job share their identity fields.
+
+    ``method`` is the key of ``Results.labels``: the method's id, or the name that the suite gave this entry.
+    """
 
     job: str
     rows: tuple[Row, ...]
     command: str
     artefact: Artefact | None = None
     cost: Cost | None = None
-    loaded_from: str = ""
+    method: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.method:
+            object.__setattr__(self, "method", self.rows[0].method)
 
     @property
     def status(self) -> str:
@@ -89,7 +96,7 @@ class Results:
         measurements: T.
         draws: n.
         tasks: one record a task, in the suite's order.
-        labels: method id (with its options' suffix where a suite holds it twice) -> name to print, in order.
+        labels: ``JobResult.method`` -> name to print, in the suite's order.
         jobs: one a cell, also the skipped and failed ones, in the suite's order.
         command: the command that makes all of it.
         environment: name -> version of what it ran on.

@@ -108,6 +108,8 @@ def shipped() -> dict[str, Path]:
 def load_suite(reference: str) -> Suite:
     """Read a suite by the name of a shipped one or by the path of a TOML file.
 
+    A plug-in given as ``file.py:Class`` is looked for from the suite's own folder.
+
     Raises:
         SuiteError: with the nearest name or key, and with the place in the file.
     """
@@ -124,10 +126,27 @@ def load_suite(reference: str) -> Suite:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SuiteError(f"{path} is not valid TOML: {error}") from error
+    for entry in [*_tables(content, "tasks"), *_tables(content, "methods")]:
+        for table in (entry, entry.get("reality")):
+            if isinstance(table, dict):
+                _resolve(table, path.resolve().parent)
     try:
         return Suite.model_validate(content)
     except ValidationError as error:
         raise SuiteError(f"{path}:\n" + "\n".join(f"  {line}" for line in _explain(error))) from error
+
+
+def _tables(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    found = content.get(key)
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
+def _resolve(table: dict[str, Any], folder: Path) -> None:
+    """Make ``file.py:Class`` absolute: a path in a suite is meant from the suite's own folder."""
+    for key in ("simulator", "method"):
+        value = table.get(key)
+        if isinstance(value, str) and ".py:" in value:
+            table[key] = str(folder / Path(value).expanduser())
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

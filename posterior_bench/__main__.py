@@ -1,0 +1,5 @@
+"""``python -m posterior_bench`` is ``posterior-bench``."""
+
+from .cli import main
+
+main()

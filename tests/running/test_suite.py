@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from posterior_bench.running.plan import plan
+from posterior_bench.running.suite import Suite, SuiteError, load_suite, shipped
+
+GOOD = """
+name = "mine"
+[[tasks]]
+simulator = "inverse_kinematics"
+[[methods]]
+method = "prior"
+"""
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "suite.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_is_read(tmp_path):
+    suite = load_suite(written(tmp_path, GOOD))
+    assert (suite.name, suite.measurements, suite.tasks[0].simulator) == ("mine", 1000, "inverse_kinematics")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('name = "mine"', 'name = "mine"\nmeasurement = 5'), "did you mean 'measurements'"),
+        (('name = "mine"', 'name = "mine"\ndraws = "many"'), "draws"),
+        (('name = "mine"', 'name = "../mine"'), "name"),
+        (('simulator = "inverse', 'simulater = 1\nsimulator = "inverse'), "did you mean 'simulator'"),
+        (('method = "prior"', 'method = "prior"\noption = {}'), "did you mean 'options'"),
+        (('name = "mine"', 'name = "mine'), "not valid TOML"),
+        (("[[methods]]", "[[nothing]]"), "methods"),
+    ],
+)
+def test_a_wrong_file_says_where_and_offers_the_nearest_word(tmp_path, change, message):
+    with pytest.raises(SuiteError, match=message):
+        load_suite(written(tmp_path, GOOD.replace(*change)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("inverse_kinematics", "inverse_kinematic"), "did you mean 'inverse_kinematics'"),
+        (('method = "prior"', 'method = "priors"'), "did you mean 'prior'"),
+        (('method = "prior"', 'method = "reference"\noptions = {scal = 2.0}'), "did you mean 'scale'"),
+        (('method = "prior"', 'method = "prior"\ntasks = ["tisue"]'), "unknown task 'tisue'"),
+        (("[[methods]]", '[[methods]]\nmethod = "prior"\n[[methods]]'), "two entries are called 'prior'"),
+        (('"inverse_kinematics"', '"no/such/file.py:Mine"'), "there is no file"),
+    ],
+)
+def test_a_wrong_plugin_is_found_before_anything_runs(tmp_path, change, message):
+    with pytest.raises(SuiteError, match=message):
+        plan(load_suite(written(tmp_path, GOOD.replace(*change))))
+
+
+def test_an_unknown_suite_answers_with_the_nearest():
+    with pytest.raises(SuiteError, match="did you mean 'quick'"):
+        load_suite("quik")
+
+
+def test_every_shipped_suite_can_be_planned():
+    for name in shipped():
+        suite = load_suite(name)
+        assert suite.name == name
+        methods = {job.method for job in plan(suite)}
+        assert "prior" in methods, "a suite holds the worst honest answer"
+
+
+def test_anchors_are_one_job_a_task(make_suite):
+    jobs = plan(make_suite(["Gaussian"], ["prior", "Regression"], budgets=[100, 200], repetitions=3))
+    assert len([j for j in jobs if j.method == "prior"]) == 1
+    assert len([j for j in jobs if j.method == "regression"]) == 6
+
+
+def test_only_picks_jobs_and_says_what_there_is(make_suite):
+    suite = make_suite(["Gaussian"], ["prior", "Regression"])
+    assert [j.method for j in plan(suite, ["*/regression"])] == ["regression"]
+    with pytest.raises(SuiteError, match="gaussian/prior"):
+        plan(suite, ["nothing"])
+
+
+def test_an_address_depends_on_what_determines_the_numbers(make_suite):
+    def job(**settings: object):
+        return plan(make_suite(["Gaussian"], ["Regression"], **settings))[0]
+
+    base, more_draws, more_budget = job(), job(draws=50), job(budgets=[400])
+    assert base == job()
+    assert base.fit == more_draws.fit, "more draws need no new fit"
+    assert base.id != more_draws.id
+    assert base.fit != more_budget.fit
+    assert base.simulations == more_budget.simulations, "a larger budget extends a smaller one"
+
+
+def test_an_edited_plugin_never_meets_its_old_rows(tmp_path):
+    text = Path(__file__).with_name("toys.py").read_text(encoding="utf-8")
+    ids = []
+    for folder, source in (("one", text), ("two", text.replace("time.sleep(self.delay)", "time.sleep(0.0)"))):
+        place = tmp_path / folder
+        place.mkdir()
+        (place / "toys.py").write_text(source, encoding="utf-8")
+        entries = {"tasks": [{"simulator": f"{place}/toys.py:Gaussian"}]}
+        suite = Suite(name="toys", methods=[{"method": f"{place}/toys.py:Regression"}], **entries)
+        ids.append(plan(suite)[0].id)
+    assert ids[0] != ids[1]
