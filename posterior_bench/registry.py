@@ -20,7 +20,7 @@ from .contracts import Method, Metric, Simulator
 from .records import check_name
 
 Group = Literal["simulators", "methods", "metrics"]
-_KIND: dict[str, type] = {"simulators": Simulator, "methods": Method, "metrics": Metric}
+_KIND: dict[Group, type] = {"simulators": Simulator, "methods": Method, "metrics": Metric}
 
 
 class PluginError(Exception):
@@ -73,6 +73,25 @@ def load(group: Group, name: str) -> type[Any]:
     if not (isinstance(cls, type) and issubclass(cls, _KIND[group])):
         raise PluginError(f"{name!r} is {cls!r}; expected a class that derives from {_KIND[group].__name__}")
     return cls
+
+
+def group_of(name: str) -> Group:
+    """The group of a registered plug-in, or of the class in ``file.py:Class``.
+
+    Raises:
+        PluginError: where there is none, with the nearest name.
+    """
+    if ".py:" in name:
+        cls = _load_from_file(name)
+        fitting = [group for group, kind in _KIND.items() if isinstance(cls, type) and issubclass(cls, kind)]
+        if not fitting:
+            kinds = ", ".join(kind.__name__ for kind in _KIND.values())
+            raise PluginError(f"{name!r} is {cls!r}; expected a class that derives from one of {kinds}")
+        return fitting[0]
+    known = {found: group for group in _KIND for found in names(group)}
+    if name not in known:
+        raise PluginError(unknown("plug-in", name, known))
+    return known[name]
 
 
 def build(group: Group, name: str, options: Mapping[str, object] | None = None) -> Any:
@@ -174,7 +193,7 @@ def _load_entry_point(point: EntryPoint) -> Any:
 
 
 def _homes(point: EntryPoint, top: str) -> list[Path]:
-    """Where the distribution of an entry point keeps its package ``top``: installed, or in the source it is linked to."""
+    """Where the distribution of an entry point keeps its package ``top``: installed, or linked source."""
     if point.dist is None:
         return []
     homes = [Path(str(point.dist.locate_file(top))).resolve()]

@@ -1,0 +1,72 @@
+"""Scoring a fitted posterior from Python, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..contracts import HasLogProb, Metric, Posterior
+from ..records import Draws, Score, Truth
+from ..runtime import scope, seed_for
+from .calibration import Calibration
+from .leakage import Leakage
+from .log_score import LogScore
+from .map_estimate import MAPEstimate
+from .mmd import PosteriorMMD
+from .resimulation import Resimulation
+from .skill import Skill
+
+
+def metrics_shipped() -> tuple[Metric, ...]:
+    """One of each metric that ships."""
+    return Leakage(), Calibration(), Skill(), LogScore(), MAPEstimate(), Resimulation(), PosteriorMMD()
+
+
+def draws_of(posterior: Posterior, y: Tensor, n: int) -> Draws:
+    """``n`` draws for each measurement y (T, *y_shape), with the density where the posterior has one.
+
+    Raises:
+        ValueError: where ``sample`` breaks its contract (n, T, D).
+    """
+    with torch.no_grad():
+        theta = posterior.sample(y, n)
+    if theta.ndim != 3 or theta.shape[:2] != (n, len(y)):
+        raise ValueError(
+            f"{type(posterior).__name__}.sample returned shape {tuple(theta.shape)} for {n} draws of {len(y)} "
+            f"measurements; expected ({n}, {len(y)}, D): draws lead, then measurements"
+        )
+    if not isinstance(posterior, HasLogProb):
+        return Draws(theta)
+    density = posterior.log_prob
+    return Draws(theta, log_density=lambda at: density(at, y))
+
+
+def evaluate(
+    posterior: Posterior | Draws,
+    truth: Truth,
+    metrics: Sequence[Metric] | None = None,
+    n: int = 500,
+    seed: int = 0,
+) -> list[Score]:
+    """All scores of a posterior on a test set.
+
+    Args:
+        posterior: a fitted posterior, or draws of one.
+        truth: the test set.
+        metrics: those to compute; all that ship where ``None``. What does not apply gives no score.
+        n: draws a measurement, where a posterior is given.
+        seed: of the draws and of each metric; the caller's generators are left as they were.
+    """
+    device, dtype, threads = truth.theta.device, truth.theta.dtype, torch.get_num_threads()
+    if isinstance(posterior, Draws):
+        draws = posterior
+    else:
+        with scope(seed_for("draw", seed), device, dtype, threads):
+            draws = draws_of(posterior, truth.y, n)
+    scores: list[Score] = []
+    for metric in metrics_shipped() if metrics is None else metrics:
+        with scope(seed_for("score", seed, metric.name), device, dtype, threads):
+            scores.extend(metric.score(draws, truth))
+    return scores
