@@ -117,6 +117,8 @@ def report(
     if not results.jobs:
         raise SuiteError(f"nothing of suite {definition.name!r} is done in {place.root}; begin with: {results.command}")
     folder = Path("reports") / definition.name if publish else place.root / "reports" / definition.name
+    for old in ("tables", "figures", "rows"):  # of an earlier run, when the suite may have had other tasks
+        shutil.rmtree(folder / old, ignore_errors=True)
     _report(results, folder)
     if publish:
         publish_rows(results, place, folder)
@@ -209,12 +211,9 @@ def check_device(device: str) -> None:
 
 def publish_rows(results: Results, store: Store, folder: Path) -> None:
     """Copy the rows of every job beside its report."""
-    target = folder / "rows"
-    if target.exists():
-        shutil.rmtree(target)
     for job in results.jobs:
         for path in store.find_rows(job.job):
-            place = target / path.relative_to(store.root / "rows")
+            place = folder / "rows" / path.relative_to(store.root / "rows")
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
 

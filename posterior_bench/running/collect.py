@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import statistics
 from collections.abc import Sequence
@@ -69,6 +70,7 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
     command = f"posterior-bench run {shlex.quote(reference)}"
     jobs = plan(suite, only)
     results, tasks, labels, environments = [], {}, {}, []
+    simulated: dict[str, tuple[int, int]] = {}
     for job in jobs:
         rows = store.read_rows(job)
         if rows is None:
@@ -80,6 +82,9 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
         if cost is not None:
             environments.append(cost.versions)
         labels[job.label] = _label(job)
+        if done:
+            spent, lost = simulated.get(job.task, (0, 0))
+            simulated[job.task] = spent + rows[0].calls, lost + rows[0].invalid
         if job.task not in tasks:
             tasks[job.task] = _task(job)
     return Results(
@@ -88,7 +93,10 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
         description=suite.description,
         measurements=suite.measurements,
         draws=suite.draws,
-        tasks=tuple(tasks.values()),
+        tasks=tuple(
+            dataclasses.replace(task, invalid_fraction=lost / spent if spent else 0.0)
+            for task, (spent, lost) in ((t, simulated.get(t.name, (0, 0))) for t in tasks.values())
+        ),
         labels=labels,
         jobs=tuple(results),
         command=command,

@@ -1,0 +1,165 @@
+"""Figures of what a method takes: skill against the time of a fit, and the curves of the training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from ..evaluation import Ranked
+from .drawing import Illustration, finish, legend_above, panels, plain, sheet
+from .style import DASHES, Look
+from .summary import TaskSummary
+
+SHORTEST = 0.01
+"""Seconds: a shorter fit is drawn as one of this length."""
+
+
+def cost_figure(summaries: Sequence[TaskSummary], looks: Mapping[str, Look]) -> Illustration | None:
+    """Energy skill against seconds to fit, one panel a task; methods that fail the gate are hollow."""
+    tasks: dict[str, list[TaskSummary]] = {}
+    for summary in summaries:
+        if any(c.ranked is not None and c.cost("fit_seconds") is not None for c in summary.competitors):
+            tasks.setdefault(summary.info.name, []).append(summary)
+    if not tasks:
+        return None
+    with sheet():
+        figure, all_axes = panels(len(tasks), 2, 3.4)
+        for axes, (task, own) in zip(all_axes, tasks.items(), strict=True):
+            _cost_panel(axes, own, looks)
+            axes.set_title(plain(task))
+            axes.set_xlabel("seconds to fit")
+        all_axes[0].set_ylabel("energy skill (0: prior, 1: truth)")
+        grey = {"color": "#4d4d4d", "marker": "o", "linestyle": ""}
+        legend_above(
+            figure,
+            [
+                Line2D([], [], **grey, label="passes the gate"),  # type: ignore[arg-type]
+                Line2D([], [], **grey, markerfacecolor="white", label="does not pass"),  # type: ignore[arg-type]
+            ],
+        )
+        return finish(
+            figure,
+            "cost-skill",
+            "Skill against cost",
+            "Energy skill on the test set against the time of a fit (simulations not counted; at least "
+            f"{SHORTEST:g} s), with 95 % intervals. High and to the left is better. Hollow marks do not pass the gate: "
+            "such skill must not be trusted. Horizontal lines are the anchors. The intervals hold what all methods "
+            "share, the choice of test measurements: whether two methods differ is told by the paired comparison in "
+            "the verdict, not by whether they overlap.",
+            "Energy skill against seconds to fit on " + ", ".join(tasks) + ".",
+        )
+
+
+def _cost_panel(axes: Axes, summaries: Sequence[TaskSummary], looks: Mapping[str, Look]) -> None:
+    points: dict[str, list[tuple[float, Ranked]]] = {}
+    names: dict[str, str] = {}
+    for c in (c for summary in summaries for c in summary.competitors):
+        seconds = c.cost("fit_seconds")
+        if c.ranked is not None and seconds is not None:
+            points.setdefault(c.key, []).append((max(SHORTEST, seconds), c.ranked))
+            names[c.key] = c.label
+    anchors = [c for c in summaries[0].anchors if c.ranked is not None]
+    times = [seconds for own in points.values() for seconds, _ in own]
+    left, right = min(times) / math.sqrt(10), max(times) * math.sqrt(10)  # at least one decade, so at least one number
+    axes.set_xscale("log")
+    axes.set_xlim(left, right)
+    labels: list[tuple[float, float, str, Look]] = []
+    for c in anchors:
+        if c.ranked is not None:
+            axes.axhline(c.ranked.skill, color=looks[c.key].colour, linestyle=looks[c.key].line, linewidth=1.0)
+            labels.append((c.ranked.skill, right, plain(c.label), looks[c.key]))
+    for key, own in points.items():
+        look = looks[key]
+        axes.plot([x for x, _ in own], [r.skill for _, r in own], color=look.colour, linestyle=look.line)
+        for seconds, ranked in own:
+            axes.vlines(seconds, ranked.low, ranked.high, color=look.colour, linewidth=1.0)
+            face = look.colour if ranked.passes else "white"
+            axes.plot(seconds, ranked.skill, look.marker, color=look.colour, markerfacecolor=face, markersize=8)
+        labels.append((own[-1][1].skill, own[-1][0], plain(names[key]), look))
+    axes.xaxis.set_major_locator(LogLocator(base=10))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    _label_right(axes, labels)
+
+
+def _label_right(axes: Axes, labels: list[tuple[float, float, str, Look]]) -> None:
+    """Names (y, x, text, look) beside the right edge, as near to the height of their marks as there is room."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    labels = sorted(labels, key=lambda label: label[0])
+    heights = _spread([y for y, *_ in labels], 0.08 * (high - low), low, high)
+    edge = axes.get_xlim()[1]
+    for (y, x, text, look), height in zip(labels, heights, strict=True):
+        axes.text(1.03, height, text, color=look.ink, va="center", transform=axes.get_yaxis_transform(), clip_on=False)
+        axes.plot([x, edge], [y, height], color=look.colour, linewidth=0.8, alpha=0.8, linestyle=":")
+
+
+def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Sorted heights moved apart to at least ``gap``; a crowd stays centred on its members where the panel allows."""
+
+    def first(crowd: Sequence[float]) -> float:
+        half = gap * (len(crowd) - 1) / 2
+        return max(low, min(sum(crowd) / len(crowd), high - half) - half)
+
+    crowds: list[list[float]] = []
+    for height in heights:
+        crowds.append([height])
+        while len(crowds) > 1 and first(crowds[-1]) - first(crowds[-2]) < gap * len(crowds[-2]):
+            last = crowds.pop()
+            crowds[-1] += last
+    return [first(crowd) + i * gap for crowd in crowds for i in range(len(crowd))]
+
+
+def training_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustration | None:
+    """Curves of the training, one panel a method: each term of its loss, and the held-out loss."""
+    trained = [(c, c.done[0].artefact.history) for c in summary.scored if c.done[0].artefact is not None]
+    trained = [(c, history) for c, history in trained if len(history.get("step", ())) > 1]
+    if not trained:
+        return None
+    with sheet():
+        figure, all_axes = panels(len(trained), 3, 3.0)
+        for i, (axes, (c, history)) in enumerate(zip(all_axes, trained, strict=True)):
+            terms = [name for name in history if name not in ("step", "held_out")]
+            step = history["step"].numpy()
+            values = [history[name].double().numpy() for name in history if name != "step"]
+            for name, dash in zip(terms, DASHES * (1 + len(terms) // len(DASHES)), strict=False):
+                look = Look(looks[c.key].colour, dash)
+                axes.plot(step, history[name], color=look.colour, linestyle=look.line, label=plain(name))
+            if "held_out" in history:
+                axes.plot(step, history["held_out"], color="#333333", linewidth=2.2, alpha=0.7, label="held-out loss")
+            _loss_scale(axes, np.concatenate(values))
+            axes.set_title(plain(c.label), color=looks[c.key].ink)
+            axes.set_xlabel("gradient step")
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            if i % 3 == 0:
+                axes.set_ylabel("loss")
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, handlelength=2.5)
+        return finish(
+            figure,
+            f"{summary.name}-training",
+            "Training",
+            "Terms of each method's loss during training (weighted, means between two looks), and the loss on held-out "
+            "simulations (grey), by which the weights were chosen. Losses of different methods are different "
+            "quantities and do not compare; what is to be seen is whether a curve has levelled off, and whether the "
+            "held-out loss turns up (over-fitting)." + (" First fit of each method." if summary.fits > 1 else ""),
+            f"Training curves of {', '.join(c.label for c, _ in trained)} on {summary.title}.",
+        )
+
+
+def _loss_scale(axes: Axes, values: np.ndarray) -> None:
+    """A logarithmic scale where losses span decades; near zero linear, where some are negative."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return
+    middle = float(np.median(np.abs(finite)))
+    if finite.min() > 0 and finite.max() > 5 * finite.min():
+        axes.set_yscale("log")
+        if finite.max() > 100 * finite.min():
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    elif finite.min() <= 0 < middle and finite.max() > 100 * middle:
+        axes.set_yscale("symlog", linthresh=middle)

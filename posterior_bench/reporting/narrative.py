@@ -1,0 +1,191 @@
+"""What the ranking says, in words: who can be trusted, who cannot, and what is not decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..evaluation import Ranked
+from .contenders import INFORMED, Contender
+from .style import interval, number, some_of
+from .summary import MARGIN, TaskSummary
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A task's outcome: who can be trusted, who cannot, what is not decided, and what casts doubt on all of it."""
+
+    trusted: str
+    distrusted: str
+    undecided: str
+    doubt: str
+
+    @property
+    def text(self) -> str:
+        """All of it as one paragraph."""
+        return " ".join(part for part in (self.doubt, self.trusted, self.distrusted, self.undecided) if part)
+
+
+DEFINITIONS: tuple[tuple[str, str], ...] = (
+    (
+        "Gate",
+        "Signed coverage (mean over c of e(c)) of each parameter against the edges that an exact posterior keeps to in "
+        "all parameters at once with 99 %. Below the lower edge in any parameter a method is over-confident and does "
+        "not pass. Under-confident and biased methods pass, and are named.",
+    ),
+    (
+        "Calibration error",
+        "For confidences c = i/101 the fraction f(c) of truths inside the central interval, e(c) = f(c) − c; the "
+        "median over c of |e(c)| (Ardizzone et al. 2019). An exact posterior does not score zero: its 95 % band, "
+        "the null band, is printed with each value, from draws in place of the truth.",
+    ),
+    (
+        "Energy skill",
+        "1 − ES / ES of the prior, ES the fair energy score of the draws in units of the prior's standard deviation: 0 "
+        "for the prior, 1 for the truth itself. What is reachable is what the exact reference scores. CRPS skill is "
+        "the same for one parameter.",
+    ),
+    (
+        "Ties",
+        f"Two methods tie where the 95 % interval of their paired difference of skill lies within {MARGIN:g}. Where it "
+        "holds zero and is wider than that, nothing is decided.",
+    ),
+    (
+        "Informed parameters",
+        "Those for which the exact reference (without one, the best method that passes the gate) has a CRPS skill "
+        f"above {INFORMED:g}.",
+    ),
+    (
+        "MAP error",
+        "Root mean square over the test set of (MAP estimate − truth) in units of the prior's standard deviation; the "
+        "mode of the draws by the same mean shift for every method. The reference's is the floor.",
+    ),
+    (
+        "MAP re-simulation error, simulation noise",
+        "Root mean square of (simulation at the MAP estimate − measurement) / sd of y, and the same with the truth in "
+        "place of the estimate: what exact draws reach. A MAP below it is no merit.",
+    ),
+    (
+        "Err_post, Err_resim",
+        "Kruse et al. 2021: unbiased squared MMD between draws and exact draws, standardised, null band from exact "
+        "draws; mean squared error of re-simulated draws, in units of y squared. Err_resim alone rewards collapse onto "
+        "one mode.",
+    ),
+    (
+        "Intervals",
+        "95 %, from the variance over the test set and, with several fits, over fits. With one fit they say nothing of "
+        "another fit.",
+    ),
+)
+
+
+def verdict(summary: TaskSummary) -> Verdict:
+    """The outcome of a task in a few sentences."""
+    ranked = [c for c in summary.competitors if c.ranked is not None]
+    passed = [c for c in ranked if _rank(c).passes]
+    return Verdict(
+        trusted=_trusted(summary, passed, bool(ranked)),
+        distrusted=_distrusted([c for c in ranked if not _rank(c).passes], len(summary.info.parameters)),
+        undecided=_undecided(summary, passed),
+        doubt=_doubt(summary),
+    )
+
+
+def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) -> str:
+    if not passed:
+        if not any_ranked:
+            return "No method has scores that could be ranked."
+        return "No method passes the gate: each is over-confident in at least one parameter, and none can be trusted."
+    best = passed[0]
+    mine = _rank(best)
+    text = (
+        f"{best.label} can be trusted: it is over-confident in no parameter and has the highest energy skill of those, "
+        f"{number(mine.skill)} ({interval(mine.low, mine.high)})"
+    )
+    flaws = _flaws(mine, len(summary.info.parameters))
+    if flaws:
+        text += f", though {flaws}"
+    text += _against_reference(summary, mine)
+    text += "."
+    tied = [c.label for c in passed[1:] if c.key in mine.tied_with]
+    if tied:
+        text += f" Tied with it: {_list(tied)}."
+    behind = [c for c in passed[1:] if c.key not in mine.tied_with and c.key not in mine.unresolved_with]
+    if behind:
+        names = _list([f"{c.label} ({_skill_and_flaws(c, len(summary.info.parameters))})" for c in behind])
+        text += f" To be trusted as well, with less skill: {names}."
+    return text
+
+
+def _against_reference(summary: TaskSummary, mine: Ranked) -> str:
+    reference = summary.reference
+    if reference is None or reference.ranked is None:
+        return ""
+    exact = reference.ranked.skill
+    if reference.key in mine.tied_with:
+        return f"; the exact posterior has {number(exact)}, the same within {MARGIN:g}"
+    if reference.key in mine.unresolved_with:
+        return f"; the exact posterior has {number(exact)}, from which these measurements do not tell it apart"
+    side = "more" if exact > mine.skill else "less"
+    return f"; the exact posterior has {number(exact)}, {number(abs(exact - mine.skill))} {side}"
+
+
+def _skill_and_flaws(contender: Contender, parameters: int) -> str:
+    ranked = _rank(contender)
+    flaws = _flaws(ranked, parameters)
+    return number(ranked.skill) + (f", {flaws}" if flaws else "")
+
+
+def _flaws(ranked: Ranked, parameters: int) -> str:
+    """What does not hinder trust, and must be known."""
+    named = {"biased": ranked.biased, "under-confident": ranked.under_confident}
+    return " and ".join(f"{word} in {some_of(names, parameters)}" for word, names in named.items() if names)
+
+
+def _distrusted(failed: list[Contender], parameters: int) -> str:
+    if not failed:
+        return ""
+    named = [f"{c.label} (over-confident in {some_of(_rank(c).over_confident, parameters)})" for c in failed]
+    return f"Not to be trusted: {_list(named, '; ')}."
+
+
+def _undecided(summary: TaskSummary, passed: list[Contender]) -> str:
+    open_points = []
+    if passed:
+        rivals = [c.label for c in passed[1:] if c.key in _rank(passed[0]).unresolved_with]
+        if rivals:
+            open_points.append(f"whether {passed[0].label} or {_list(rivals, last=' or ')} has more skill")
+    if summary.fits <= 1:
+        open_points.append("whether another fit of the same methods would rank alike (one fit each)")
+    if summary.reference is None:
+        open_points.append("how far the best method is from the exact posterior (there is no reference)")
+    if summary.judge and summary.others:
+        hidden = some_of(summary.others, len(summary.info.parameters))
+        open_points.append(f"who knows more of {hidden}, which the data hardly inform")
+    missing = [f"{c.label} ({c.trouble})" for c in summary.contenders if c.trouble]
+    if missing:
+        open_points.append(f"how well {_list(missing)} would have done")
+    return f"Not decided: {'; '.join(open_points)}." if open_points else ""
+
+
+def _doubt(summary: TaskSummary) -> str:
+    wrong = [c for c in summary.anchors if c.ranked is not None and c.ranked.reason != "calibrated"]
+    wrong = [c for c in wrong if not any(job.rows[0].options for job in c.jobs)]  # with options it is wrong on purpose
+    if not wrong:
+        return ""
+    named = _list([f"{c.label} is called {_rank(c).reason}" for c in wrong], "; ")
+    return (
+        f"Beware: {named}. An exact anchor meets this by chance about once in fifty times; else the anchor, and with "
+        "it every verdict on this task, is in doubt."
+    )
+
+
+def _rank(contender: Contender) -> Ranked:
+    if contender.ranked is None:
+        raise ValueError(f"{contender.key!r} is not ranked")
+    return contender.ranked
+
+
+def _list(parts: list[str], between: str = ", ", last: str = "") -> str:
+    """Words joined by commas, and the last two by ``and``."""
+    last = last or (" and " if between == ", " else between)
+    return between.join(parts[:-1]) + last + parts[-1] if len(parts) > 1 else "".join(parts)

@@ -1,0 +1,183 @@
+"""The report: tables and figures as files, one HTML page that needs nothing else, and the same as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from ..running.results import Results
+from ..runtime import write_text
+from .calibration_figures import calibration_figures, rank_figure
+from .contenders import anchor_roles, method_key, options_text
+from .cost_figures import cost_figure, training_figure
+from .drawing import Illustration
+from .formats import escape_markdown, table_to_csv, to_csv, to_latex, to_markdown
+from .narrative import DEFINITIONS, Verdict, verdict
+from .posterior_figures import joint_figure, marginal_figure, picture_figure
+from .style import Look, looks
+from .summary import TaskSummary, summarise
+from .tables import (
+    Table,
+    cost_table,
+    main_table,
+    parameter_tables,
+    trouble_table,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """What the page says of one task."""
+
+    summary: TaskSummary
+    verdict: Verdict
+    table: Table
+    parameters: tuple[Table, ...]
+    figures: tuple[Illustration, ...]
+
+
+def write_report(results: Results, folder: Path) -> Path:
+    """Write the report of ``results`` into ``folder`` and return the path of its page, ``index.html``.
+
+    Besides it: ``README.md``, ``tables/`` (Markdown, CSV, LaTeX; ``numbers.csv`` holds every number exactly) and
+    ``figures/`` (SVG, PNG). The same results give the same bytes. Files of other names are left alone.
+    """
+    look = report_looks(results)
+    sections = tuple(_section(summary, results, look) for summary in summarise(results))
+    overview = cost_figure([section.summary for section in sections], look)
+    folder.mkdir(parents=True, exist_ok=True)
+    for section in sections:
+        _write_table(folder, section.table)
+        for table in section.parameters:
+            _write_table(folder, table)
+    _write_table(folder, cost_table(results))
+    _write_table(folder, trouble_table(results))
+    write_text(folder / "tables" / "numbers.csv", to_csv(results, [section.summary for section in sections]))
+    (folder / "figures").mkdir(exist_ok=True)
+    figures = [f for section in sections for f in section.figures] + ([overview] if overview else [])
+    for figure in figures:
+        (folder / "figures" / f"{figure.name}.svg").write_bytes(figure.svg)
+        (folder / "figures" / f"{figure.name}.png").write_bytes(figure.png)
+    write_text(folder / "README.md", _readme(results, sections, overview))
+    path = folder / "index.html"
+    write_text(path, _html(results, sections, overview, look))
+    return path
+
+
+def report_looks(results: Results) -> dict[str, Look]:
+    """Colour, line and marker of each method, the same in every figure and table of a report."""
+    roles = anchor_roles(results)
+    exact, others = ({key for key, role in roles.items() if role == wanted} for wanted in ("reference", "anchor"))
+    return looks(results.labels, exact, others)
+
+
+def _section(summary: TaskSummary, results: Results, look: Mapping[str, Look]) -> Section:
+    figures = [
+        *calibration_figures(summary, look),
+        rank_figure(summary, look, results.draws),
+        marginal_figure(summary, look),
+        joint_figure(summary, look),
+        picture_figure(summary, look),
+        training_figure(summary, look),
+    ]
+    return Section(
+        summary=summary,
+        verdict=verdict(summary),
+        table=main_table(summary, results),
+        parameters=parameter_tables(summary),
+        figures=tuple(figure for figure in figures if figure is not None),
+    )
+
+
+def _write_table(folder: Path, table: Table) -> None:
+    write_text(folder / "tables" / f"{table.name}.md", "\n".join(_markdown_table(table)))
+    write_text(folder / "tables" / f"{table.name}.csv", table_to_csv(table))
+    write_text(folder / "tables" / f"{table.name}.tex", to_latex(table))
+
+
+def _markdown_table(table: Table) -> Iterator[str]:
+    for part in table.parts():
+        yield f"**{escape_markdown(part.caption)}**\n"
+        yield to_markdown(part)
+    yield from (f"- {escape_markdown(note)}" for note in table.notes)
+    yield ""
+
+
+def _html(
+    results: Results, sections: tuple[Section, ...], overview: Illustration | None, look: Mapping[str, Look]
+) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, auto_reload=False
+    )
+    roles = anchor_roles(results)
+    return environment.get_template("page.html.j2").render(
+        results=results,
+        methods=[key for key, role in roles.items() if not role],
+        sections=sections,
+        cost_figure=overview,
+        cost=cost_table(results),
+        trouble=trouble_table(results),
+        jobs=[(job, results.labels[method_key(results, job)]) for job in results.jobs],
+        definitions=DEFINITIONS,
+        looks=look,
+        runs=_runs,
+        options_text=options_text,
+    )
+
+
+def _runs(table: Table) -> list[tuple[str, int]]:
+    """Groups of neighbouring columns with the number of columns in each."""
+    return [(group, len(list(columns))) for group, columns in groupby(table.columns, key=lambda c: c.group)]
+
+
+def _readme(results: Results, sections: tuple[Section, ...], overview: Illustration | None) -> str:
+    return "\n".join(_readme_lines(results, sections, overview)) + "\n"
+
+
+def _readme_lines(results: Results, sections: tuple[Section, ...], overview: Illustration | None) -> Iterator[str]:
+    yield f"# {escape_markdown(results.title)}\n"
+    if results.description:
+        yield f"{escape_markdown(results.description)}\n"
+    yield (
+        f"{results.measurements:,} test measurements a task, {results.draws:,} posterior draws for each. The same "
+        "report as one page that needs no other file: [index.html](index.html). Every number, exact: "
+        "[tables/numbers.csv](tables/numbers.csv).\n"
+    )
+    for section in sections:
+        summary = section.summary
+        yield f"## {escape_markdown(summary.title)}\n"
+        yield f"{escape_markdown(section.verdict.text)}\n"
+        yield from _markdown_table(section.table)
+        tables = ", ".join(
+            f"[{t.name.removeprefix(summary.name + '-')}](tables/{t.name}.md)" for t in section.parameters
+        )
+        if tables:
+            yield f"By parameter: {tables}.\n"
+        for figure in section.figures:
+            yield from _markdown_figure(figure)
+    if overview is not None:
+        yield "## Cost\n"
+        yield from _markdown_figure(overview)
+    yield to_markdown(cost_table(results))
+    trouble = trouble_table(results)
+    yield "## Failures\n"
+    yield to_markdown(trouble) if trouble.lines else "Every job succeeded.\n"
+    yield "## Definitions\n"
+    yield from (f"- **{term}.** {escape_markdown(meaning)}" for term, meaning in DEFINITIONS)
+    yield f"\n## Reproduce\n\n    {' '.join(results.command.split())}\n"
+    yield "A single job is made again and shown by\n"
+    for job in results.jobs:
+        name = f"{job.rows[0].task}, {escape_markdown(results.labels[method_key(results, job)])}"
+        yield f"- {name}: `posterior-bench show {job.job}`, `{' '.join(job.command.split()).replace('`', '')}`"
+    versions = ", ".join(f"{escape_markdown(n)} {escape_markdown(v)}" for n, v in sorted(results.environment.items()))
+    yield f"\nMade with {versions}." if versions else ""
+
+
+def _markdown_figure(figure: Illustration) -> Iterator[str]:
+    alt = escape_markdown(figure.alt)
+    yield f"### {escape_markdown(figure.title)}\n\n![{alt}](figures/{figure.name}.png)\n"
+    yield f"{escape_markdown(figure.caption)}\n"

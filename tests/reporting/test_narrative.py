@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from gaussian_results import make_job
+
+from posterior_bench import Parameter
+from posterior_bench.evaluation import Ranked
+from posterior_bench.reporting.contenders import Contender, Role
+from posterior_bench.reporting.narrative import verdict
+from posterior_bench.reporting.summary import TaskSummary
+from posterior_bench.running.results import TaskInfo
+
+
+def _contender(name: str, ranked: Ranked | None, role: Role = "", status: str = "ok") -> Contender:
+    return Contender(
+        name, name.upper(), 0 if role else 100, role, (make_job("t", name, None, status=status),), {}, ranked
+    )
+
+
+def _ranked(name: str, place: int | None, skill: float, **rest: tuple[str, ...]) -> Ranked:
+    word = "over-confident" if rest.get("over_confident") else "calibrated"
+    return Ranked(name, place, word, skill, skill - 0.02, skill + 0.02, **rest)  # type: ignore[arg-type]
+
+
+def _summary(*contenders: Contender, fits: int = 2, judge: str = "EXACT") -> TaskSummary:
+    info = TaskInfo("t", 1, "t", {}, "", "", (Parameter("a"), Parameter("b")), ())
+    return TaskSummary(info, 100, 1, contenders, ("a",), ("b",), judge, fits)
+
+
+EXACT = _contender("exact", _ranked("exact", None, 0.65), "reference")
+
+
+def test_the_best_that_passes_is_named_with_its_distance_to_the_exact() -> None:
+    text = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), EXACT)).text
+    assert text.startswith("GOOD can be trusted")
+    assert "0.600 (0.580 to 0.620); the exact posterior has 0.650, 0.050 more." in text
+    assert "one fit each" not in text
+
+
+def test_ties_and_open_comparisons_are_told_apart() -> None:
+    best = _ranked("good", 1, 0.6, tied_with=("twin", "exact"), unresolved_with=("open",))
+    others = [_contender(name, _ranked(name, 1, 0.59)) for name in ("twin", "open", "behind")]
+    found = verdict(_summary(_contender("good", best), *others, EXACT))
+    assert "the same within 0.01" in found.trusted
+    assert "Tied with it: TWIN." in found.trusted
+    assert "with less skill: BEHIND (0.590)" in found.trusted
+    assert "OPEN" not in found.trusted
+    assert "whether GOOD or OPEN has more skill" in found.undecided
+
+
+def test_the_over_confident_are_named_with_their_parameters() -> None:
+    bad = _contender("bad", _ranked("bad", 2, 0.64, over_confident=("a", "b")))
+    found = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), bad, EXACT))
+    assert found.distrusted == "Not to be trusted: BAD (over-confident in a, b)."
+    alone = verdict(_summary(bad, EXACT))
+    assert alone.trusted.startswith("No method passes the gate")
+
+
+def test_one_fit_a_missing_reference_and_failures_leave_things_open() -> None:
+    failed = _contender("gone", None, status="failed")
+    found = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), failed, fits=1, judge="GOOD"))
+    assert "one fit each" in found.undecided
+    assert "there is no reference" in found.undecided
+    assert "GONE (failed)" in found.undecided
+    assert "who knows more of b" in found.undecided
+
+
+def test_an_anchor_that_is_not_calibrated_casts_doubt() -> None:
+    wrong = _contender("exact", _ranked("exact", None, 0.65, over_confident=("a",)), "reference")
+    good = _contender("good", _ranked("good", 1, 0.6))
+    assert "EXACT is called over-confident in a" in verdict(_summary(good, wrong)).doubt
+    assert verdict(_summary(good, EXACT)).doubt == ""
+
+
+def test_nothing_to_rank_is_said() -> None:
+    assert verdict(_summary(_contender("gone", None, status="failed"))).trusted.startswith("No method has scores")
