@@ -25,6 +25,7 @@ from .running.results import Results
 from .running.run import run
 from .running.store import Store, default_root
 from .running.suite import SuiteError, load_suite, shipped
+from .runtime import cache_in
 
 app = typer.Typer(
     name="posterior-bench",
@@ -161,13 +162,15 @@ def show(
 def check(
     name: Annotated[str, typer.Argument(help="A simulator, method or metric: its name, or file.py:Class.")],
     options: Annotated[str, typer.Option(help="Options as JSON.")] = "{}",
+    store: StoreOption = None,
 ) -> None:
     """Check that a plug-in keeps its contract; say what it breaks and the likely cure."""
     try:
         chosen = json.loads(options)
     except json.JSONDecodeError as error:
         raise typer.BadParameter(f"--options is not JSON: {error}") from error
-    findings = check_plugin(name, chosen)
+    with cache_in(Store(store or default_root()).cache):
+        findings = check_plugin(name, chosen)
     for finding in findings:
         mark = "[green]ok[/]    " if finding.ok else "[red]broken[/]"
         console.print(f"{mark} {escape(finding.name)}" + (f": {escape(finding.message)}" if finding.message else ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import hashlib
 import importlib.util
@@ -102,11 +103,11 @@ def build(group: Group, name: str, options: Mapping[str, object] | None = None) 
     """
     cls = load(group, name)
     options = dict(options or {})
-    fields = getattr(cls, "__dataclass_fields__", None)
-    if fields is not None:
+    if dataclasses.is_dataclass(cls):
+        fields = [field.name for field in dataclasses.fields(cls) if field.init]
         for key in options:
-            if key not in fields or not fields[key].init:
-                raise PluginError(f"{name}: {unknown('option', key, [f for f in fields if fields[f].init])}")
+            if key not in fields:
+                raise PluginError(f"{name}: {unknown('option', key, fields)}")
     try:
         instance = cls(**options)
     except (TypeError, ValueError) as error:

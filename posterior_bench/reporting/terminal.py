@@ -35,7 +35,7 @@ def _table(summary: TaskSummary, results: Results) -> RichTable:
     heads += [f"Cal. %\n{name}" for name in first] + ["Cal. %\nworst other" if first else "Cal. %\nworst"]
     heads += ["MAP\nerror", "Fit\ns"]
     for i, head in enumerate(heads):
-        narrowest = {"Gate": len("over-confident"), "Energy\nskill": len("0.000–0.000")}.get(head)
+        narrowest = {"Gate": len("under-confident"), "Energy\nskill": len("0.000–0.000")}.get(head)
         table.add_column(Text(head), justify="left" if i < 2 else "right", overflow="fold", min_width=narrowest)
     rivals = {c.key for c in summary.competitors}
     for c in summary.contenders:
