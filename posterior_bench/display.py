@@ -58,8 +58,10 @@ class TerminalDisplay:
         self.live.update(Group(self.total, lines))
 
     def end(self, unit: Unit, status: str, reason: str, seconds: float) -> None:
-        """Count a unit, and print its line."""
+        """Count a unit, and print its line if it is a job, failed, or took long."""
         self.total.advance(self.bar)
+        if unit.job is None and not reason and seconds < 5:
+            return  # chunks of a quick simulator come by the dozen
         detail = f": {escape(reason)}" if reason else f" in {seconds:.0f} s"
         self.console.print(f"{_MARK[status]} {escape(unit.title)}{detail}", highlight=False)
 
