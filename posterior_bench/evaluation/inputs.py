@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..records import Draws, Truth
+from .arithmetic import chunks
 
 
 def check(draws: Draws, truth: Truth) -> None:
@@ -59,3 +60,25 @@ def names(truth: Truth) -> list[str]:
 def whole_numbers(theta: Tensor) -> Tensor:
     """Which of the D columns of theta (..., D) hold whole numbers only: (D,), bool."""
     return (theta == theta.round()).flatten(0, -2).all(0)
+
+
+def fingerprints(draws: Tensor, first: int = 0) -> Tensor:
+    """A number a draw, (n, T) for draws (n, T, D), equal for equal draws of a measurement alone.
+
+    A draw that appears again is one draw, not two: importance sampling repeats those of large weight, and rejection
+    with replacement any. Where all parameters are whole numbers, equal draws mean nothing: there the numbers only
+    count, from ``first``.
+    """
+    n, total, dim = draws.shape
+    if whole_numbers(draws).all():
+        return (first + torch.arange(n, dtype=torch.float64, device=draws.device))[:, None].expand(n, total)
+    weights = torch.arange(1, dim + 1, dtype=torch.float64, device=draws.device).sqrt()
+    return torch.cat([(draws[:, part].double() * weights).sum(-1) for part in chunks(total, n * dim)], dim=1)
+
+
+def multiplicities(draws: Tensor) -> Tensor:
+    """How often each draw appears among those of its measurement, itself included: (n, T) for draws (n, T, D)."""
+    marks = fingerprints(draws).T.contiguous()
+    ordered = marks.sort(dim=1).values
+    found = torch.searchsorted(ordered, marks, right=True) - torch.searchsorted(ordered, marks)
+    return found.T.to(draws.dtype)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..contracts import Metric
 from ..records import Draws, Score, Truth
 from .arithmetic import chunks, squared_distances
-from .inputs import check
+from .inputs import check, fingerprints
 from .nulls import NORMAL_95, standard_error
 
 BANDWIDTHS = (0.05, 0.2, 0.9)
@@ -37,6 +37,10 @@ def kernel(squared: Tensor) -> Tensor:
 def unbiased_mmd(draws: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """Unbiased MMD^2 of each measurement, and the variance that it has where both are draws of one distribution.
 
+    A draw that appears again is one draw, not two: importance sampling repeats those of large weight, and two methods
+    may draw from one bank. Pairs of equal draws are therefore left out of the means, on either side and between them,
+    unless all parameters are whole numbers; sizes in the variance are effective ones then.
+
     Under the null MMD^2 is a degenerate U-statistic, of variance
     E[k~(a, b)^2] (2 / n(n-1) + 2 / m(m-1) + 4 / nm), where k~ is the kernel centred under the distribution. The
     expectation is estimated without bias from the reference by U-centring (Székely & Rizzo 2014, Ann. Stat. 42:2382).
@@ -50,22 +54,46 @@ def unbiased_mmd(draws: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     """
     n, m = len(draws), len(reference)
     count = draws.shape[1]
-    found, variance = draws.new_empty(count), draws.new_empty(count)
+    found, variance, factor = (draws.new_empty(count) for _ in range(3))
+    marks = fingerprints(draws), fingerprints(reference, n)
     for part in chunks(count, max(n, m) ** 2):
         exact = reference[:, part].transpose(0, 1)
         centre = exact.mean(1, keepdim=True)
         exact = exact - centre
         points = draws[:, part].transpose(0, 1) - centre
-        within = _without_diagonal(kernel(squared_distances(exact, exact)))
-        among = _without_diagonal(kernel(squared_distances(points, points)))
-        between = kernel(squared_distances(points, exact))
+        own, theirs = (mark[:, part].T for mark in marks)
+        within, m_distinct = _distinct(kernel(squared_distances(exact, exact)), theirs, theirs)
+        among, n_distinct = _distinct(kernel(squared_distances(points, points)), own, own)
+        within, among = _without_diagonal(within), _without_diagonal(among)
+        between, _ = _distinct(kernel(squared_distances(points, exact)), own, theirs)
         rows = within.sum(-1)
         means = rows.sum(-1) / (m * (m - 1)), among.sum((1, 2)) / (n * (n - 1)), between.mean((1, 2))
         found[part] = means[0] + means[1] - 2 * means[2]
         shift = (rows.sum(-1) / (2 * (m - 1) * (m - 2)))[:, None] - rows / (m - 2)
         centred = _without_diagonal(within + shift[:, :, None] + shift[:, None, :])
         variance[part] = (centred**2).sum((1, 2)) / (m * (m - 3))
-    return found, variance * (2 / (n * (n - 1)) + 2 / (m * (m - 1)) + 4 / (n * m))
+        n_distinct, m_distinct = n_distinct.clamp(min=2), m_distinct.clamp(min=2)
+        factor[part] = 2 / (n_distinct * (n_distinct - 1)) + 2 / (m_distinct * (m_distinct - 1))
+        factor[part] += 4 / (n_distinct * m_distinct)
+    return found, variance * factor
+
+
+def _distinct(kernel: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Kernel (B, n, m) whose pairs of equal draws have the mean of the others, and the effective number of rows (B,).
+
+    n^2 over the number of equal ordered pairs, each row with itself among them, is n without repetitions.
+    """
+    n, square = rows.shape[1], rows is columns
+    equal = rows[:, :, None] == columns[:, None, :]
+    again = equal.sum((1, 2)) - (n if square else 0)
+    effective = n**2 / (again + n).to(kernel.dtype)
+    if not again.any():
+        return kernel, effective
+    if square:
+        _without_diagonal(kernel)
+    others = (n * columns.shape[1] - equal.sum((1, 2))).to(kernel.dtype)
+    mean = torch.where(others > 0, kernel.masked_fill(equal, 0).sum((1, 2)) / others, float(len(BANDWIDTHS)))
+    return torch.where(equal, mean[:, None, None], kernel), effective
 
 
 def _without_diagonal(square: Tensor) -> Tensor:
@@ -77,8 +105,8 @@ class PosteriorMMD(Metric):
     """``err_post`` in units of the prior's sd and ``err_post_raw`` in raw units, means over R reference measurements.
 
     Nothing where there is no reference. The null band is 0 plus and minus what the reference's own spread implies for
-    two exact samples of these sizes. A reference drawn with repetition from a bank of weighted simulations is itself
-    off by about E k~(a, a) over its effective size: a method drawing from the same bank does not pay it, others do.
+    two exact samples of these sizes. Where method and reference draw from one bank of simulations, their dependence
+    makes the value smaller than that of independent draws.
     """
 
     name = "err_post"

@@ -2,7 +2,7 @@
 
 Energy score ES = E|theta - theta*| - E|theta - theta'| / 2 and, for one parameter, the CRPS (Gneiting & Raftery 2007,
 JASA 102:359), in their fair form (Ferro 2014, QJRMS 140:1917): the second mean is over pairs of different draws, so
-that neither depends on n in expectation. skill = 1 - mean ES / mean ES_prior.
+that neither depends on n in expectation; a draw that came twice is one draw. skill = 1 - mean ES / mean ES_prior.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..contracts import Metric
 from ..records import Draws, Score, Truth
 from .arithmetic import absolute_differences, chunks, pair_sum, sort, squared_distances
-from .inputs import check, names
+from .inputs import check, multiplicities, names
 from .nulls import PSEUDO_TRUTHS, mean_band, ratio_band, some_rows, standard_error
 
 PRIOR_DRAWS = 2000
@@ -34,6 +34,7 @@ def energy_scores(draws: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     """
     n, total, _ = draws.shape
     scores, pseudo = draws.new_empty(total), draws.new_empty(n, total)
+    others, distinct, rest = _pairs(draws)
     for part in chunks(total, n * n):
         points = draws[:, part].transpose(0, 1)
         centre = points.mean(1, keepdim=True)
@@ -43,9 +44,20 @@ def energy_scores(draws: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         rows = distances.sum(-1)
         pairs = rows.sum(-1)
         to_truth = (points - (theta[part].unsqueeze(1) - centre)).norm(dim=-1).mean(1)
-        scores[part] = to_truth - pairs / (2 * n * (n - 1))
-        pseudo[:, part] = (rows / (n - 1) - (pairs[:, None] - 2 * rows) / (2 * (n - 1) * (n - 2))).T
+        scores[part] = to_truth - pairs / (2 * distinct[part])
+        pseudo[:, part] = rows.T / others[:, part] - (pairs - 2 * rows.T) / (2 * rest[:, part])
     return scores, pseudo
+
+
+def _pairs(draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Numbers of pairs of different draws: with each draw (n, T), in all (T,), and in all without each draw (n, T).
+
+    Draws that are equal are one draw that came again, as from importance sampling: a pair of them is no pair of
+    independent draws. Without repetitions the numbers are n - 1, n (n - 1) and (n - 1) (n - 2).
+    """
+    others = len(draws) - multiplicities(draws)
+    distinct = others.sum(0)
+    return others.clamp(min=1), distinct.clamp(min=1), (distinct - 2 * others).clamp(min=1)
 
 
 def crps(draws: Tensor, theta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,6 +73,7 @@ def crps(draws: Tensor, theta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     n = len(draws)
     scores, pseudo = torch.empty_like(theta), draws.new_empty(len(rows), *theta.shape)
+    others, distinct, rest = _pairs(draws)
     for part in chunks(len(theta), draws[:, 0].numel()):
         values = draws[:, part].permute(1, 2, 0).contiguous()
         centre = values.mean(-1, keepdim=True)
@@ -68,10 +81,9 @@ def crps(draws: Tensor, theta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         ordered = sort(values)
         pairs = pair_sum(ordered)
         to_truth = absolute_differences(ordered, theta[part].unsqueeze(-1) - centre).squeeze(-1)
-        scores[part] = to_truth / n - pairs / (2 * n * (n - 1))
-        to_row = absolute_differences(ordered, values[..., rows])
-        rest = pairs.unsqueeze(-1) - 2 * to_row
-        pseudo[:, part] = (to_row / (n - 1) - rest / (2 * (n - 1) * (n - 2))).permute(2, 0, 1)
+        scores[part] = to_truth / n - pairs / (2 * distinct[part, None])
+        to_row = absolute_differences(ordered, values[..., rows]).permute(2, 0, 1)
+        pseudo[:, part] = to_row / others[rows, part, None] - (pairs - 2 * to_row) / (2 * rest[rows, part, None])
     return scores, pseudo
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from posterior_bench import Draws
 from posterior_bench.evaluation import PosteriorMMD, unbiased_mmd
+from posterior_bench.runtime import scope
 
 
 def brute(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -82,3 +83,27 @@ def test_no_reference_and_a_broken_one(problem):
         list(PosteriorMMD().score(draws, replace(truth, reference=torch.zeros(3, 60, 3))))
     with pytest.raises(ValueError, match="not finite"):
         list(PosteriorMMD().score(draws, replace(truth, reference=torch.full((9, 5, 3), torch.nan))))
+
+
+def test_draws_that_repeat_do_not_count_as_agreement_or_difference():
+    """A reference resampled from few weighted draws, as importance sampling gives it, is no farther away for it."""
+    with scope(11):
+        bank = torch.randn(60, 150, 3)
+        picks = torch.randint(60, (150, 400)).T  # 400 draws with repetition from 60
+        repeated = torch.stack([bank[picks[:, k], k] for k in range(150)], dim=1)
+        independent = torch.randn(400, 150, 3)
+        value, variance = unbiased_mmd(independent, repeated)
+        same, _ = unbiased_mmd(repeated[:200], repeated[200:])
+    edge = 4 * float(variance.sum().sqrt()) / 150
+    assert abs(float(value.mean())) < edge
+    assert abs(float(same.mean())) < edge
+    assert edge < 0.02, "3 / 60 is what the repetitions would add"
+
+
+def test_whole_numbers_may_repeat():
+    with scope(12):
+        coins = (torch.rand(300, 40, 1) < 0.5).float()
+        biased = (torch.rand(300, 40, 1) < 0.8).float()
+        exact = (torch.rand(300, 40, 1) < 0.5).float()
+    assert float(unbiased_mmd(biased, exact)[0].mean()) > 0.1
+    assert abs(float(unbiased_mmd(coins, exact)[0].mean())) < 0.01

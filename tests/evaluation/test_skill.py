@@ -12,6 +12,7 @@ from posterior_bench import Draws
 from posterior_bench.evaluation import Skill
 from posterior_bench.evaluation.arithmetic import absolute_differences, pair_sum, squared_distances
 from posterior_bench.evaluation.skill import PriorScores, crps, energy_scores
+from posterior_bench.runtime import scope
 
 seeds = st.integers(0, 2**31)
 
@@ -146,3 +147,21 @@ def test_one_measurement_has_a_score_and_no_standard_error(problem, by_name):
     truth = problem.truth(1)
     score = by_name(Skill().score(problem.exact(truth, 50), truth))["energy_skill"]
     assert score.std_error is None
+
+
+def test_draws_that_came_twice_are_one_draw():
+    """Importance sampling repeats draws; the score is that of the distribution, not of its repetitions."""
+    with scope(21):
+        theta = torch.randn(1500, 3)
+        bank = torch.randn(40, 1500, 3)
+        picks = torch.randint(40, (200, 1500))
+        repeated = torch.gather(bank, 0, picks[..., None].expand(-1, -1, 3))
+        plain, _ = energy_scores(torch.randn(200, 1500, 3), theta)
+        scores, pseudo = energy_scores(repeated, theta)
+        marginal, _ = crps(repeated, theta, torch.arange(5))
+        expected, _ = crps(torch.randn(200, 1500, 3), theta, torch.arange(5))
+    error = float((scores - plain).std()) / 1500**0.5
+    assert abs(float(scores.mean() - plain.mean())) < 4 * error
+    assert float(plain.mean()) / 40 > 6 * error, "what the repetitions would take off the spread"
+    assert abs(float(pseudo.mean() - scores.mean())) < 0.05
+    assert abs(float(marginal.mean() - expected.mean())) < 0.01
