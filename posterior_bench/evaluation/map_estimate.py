@@ -139,6 +139,8 @@ def _gradient(log_density: Callable[[Tensor], Tensor], place: Tensor, factor: Te
     leaf = place.detach().clone().requires_grad_()
     with torch.enable_grad():
         value = log_density(leaf[None])
+        if not value.requires_grad:  # a density that is flat wherever it is, as a uniform one
+            return torch.zeros_like(leaf)
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
     gradient = (factor.mT @ gradient.unsqueeze(-1)).squeeze(-1)
     return torch.where(torch.isfinite(gradient).all(1, keepdim=True), gradient, torch.zeros_like(gradient))

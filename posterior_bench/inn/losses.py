@@ -1,4 +1,4 @@
-"""The three losses of the INN, and the noise that stands between a measurement and the network's side of it.
+"""The losses of the INN, and the noise that stands between a measurement and the network's side of it.
 
 f([theta, pads]) = [u, z] with g = f^-1, and per batch of (theta, y):
 
@@ -6,10 +6,14 @@ f([theta, pads]) = [u, z] with g = f^-1, and per batch of (theta, y):
     L_z = MMD^2([f_u, f_z], [u, z])                        z ~ N(0, I), independent of u; no gradient into f_u
     L_x = MMD^2(g_theta(u, z), theta)                      the backward pass gives the prior back
 
-Ardizzone et al. 2018, arXiv 1808.04730. For one of their experiments the authors weight the kernel of L_x by the
-closeness of the measurements. In the limit of a narrow weight only pairs of one measurement are left, and L_x becomes
-the mean over measurements of MMD^2(q(theta | y), delta(theta*)): the kernel score, which is strictly proper (Gneiting &
-Raftery 2007, JASA 102:359), so that it is least where q(theta | y) is the posterior. ``kernel_score`` is that limit.
+Ardizzone et al. 2018, arXiv 1808.04730. Two parts are this package's own, not the paper's:
+
+- u is not y but drawn from a learned q(u | y), see ``MeasurementNoise``.
+- ``kernel_score`` is added to L_x. The authors' released code can weight the kernel of L_x by the closeness of the
+  measurements; in the limit of a narrow weight only pairs of one measurement are left, and L_x becomes the mean over
+  measurements of MMD^2(q(theta | y), delta(theta*)). That is the kernel score, which is strictly proper (Gneiting &
+  Raftery 2007, JASA 102:359): it is least where q(theta | y) is the posterior. In 13 dimensions and more the MMD of a
+  batch hardly sees the width of a posterior, and without this term the draws come out too narrow.
 """
 
 from __future__ import annotations
@@ -42,13 +46,15 @@ class MeasurementNoise(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
-        self.log_start, self.log_floor = math.log(start), math.log(floor)
+        if not 0 < floor < start:
+            raise ValueError(f"found start {start} and floor {floor}; expected 0 < floor < start")
+        self.log_floor, self.log_above = math.log(floor), math.log(start - floor)
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of u, each (N, M), for y (N, M)."""
         shift, raw = self.network(y).chunk(2, dim=1)
-        log_sd = self.log_floor + nn.functional.softplus(raw + self.log_start - self.log_floor)
-        return y + shift, log_sd
+        # s = floor + (start - floor) exp(raw), in logarithms
+        return y + shift, self.log_floor + nn.functional.softplus(raw + self.log_above - self.log_floor)
 
     def sample(self, y: Tensor) -> Tensor:
         """One u (N, M) for each y (N, M), differentiable in the network's weights."""

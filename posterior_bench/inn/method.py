@@ -155,13 +155,13 @@ class _Network(Method):
 
 @dataclass(frozen=True)
 class INN(_Network):
-    """The INN trained in both directions: L_y and L_z forwards, L_x backwards; see ``losses``.
+    """The INN trained in both directions: L_y and L_z forwards, L_x and a kernel score backwards; see ``losses``.
 
     Args:
         weight_y: of L_y.
         weight_z: of L_z.
         weight_x: of L_x, reached by ``ramp`` of the training from nearly nothing.
-        weight_x_given_y: of the limit of L_x for one measurement at a time, the kernel score.
+        weight_kernel_score: of the kernel score, which is added to L_x; 0 leaves the paper's losses.
         ramp: fraction of the training over which ``weight_x`` rises.
         bandwidths: h of the inverse multiquadratic kernels of the MMD, per dimension, in units of mapped theta and z.
         score_bandwidths: those of the kernel score.
@@ -170,7 +170,7 @@ class INN(_Network):
     weight_y: float = 0.1
     weight_z: float = 5.0
     weight_x: float = 5.0
-    weight_x_given_y: float = 20.0
+    weight_kernel_score: float = 20.0
     ramp: float = 0.5
     bandwidths: tuple[float, ...] = (0.5, 1.0, 2.0)
     score_bandwidths: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0)
@@ -189,7 +189,7 @@ class INN(_Network):
         draws = model.backward_pass(y.repeat(2, 1))
         leaf = _leaf(draws)
         first, second = leaf.chunk(2)
-        yield "L_x given y", self.weight_x_given_y * kernel_score(first, second, real, self.score_bandwidths)
+        yield "kernel score", self.weight_kernel_score * kernel_score(first, second, real, self.score_bandwidths)
         ramp = min(1.0, max(1e-3, fraction / self.ramp)) if self.ramp > 0 else 1.0
         yield "L_x", ramp * self.weight_x * backward_loss(first, real, self.bandwidths)
         _pull(draws, leaf)

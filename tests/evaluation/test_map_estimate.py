@@ -124,3 +124,10 @@ def test_wide_and_shifted_draws_are_caught(problem, by_name):
         for metric in ("map_error", "map_error/b"):
             score = scores[metric]
             assert sign * (score.value - (score.null_high if sign > 0 else score.null_low)) > 0
+
+
+def test_a_flat_density_has_its_mode_anywhere_inside():
+    prior = torch.distributions.Independent(torch.distributions.Uniform(torch.zeros(2), torch.ones(2)), 1)
+    draws = Draws(torch.rand(50, 7, 2), lambda theta: prior.log_prob(theta))
+    mode = map_estimate_density(draws)
+    assert ((mode >= 0) & (mode <= 1)).all()

@@ -64,7 +64,7 @@ def test_scales_are_clamped():
     for parameter in net.parameters():
         parameter.data *= 1e4
     _, log_det = net(torch.randn(100, 4))
-    assert log_det.abs().max() < 4 * 1.5
+    assert log_det.abs().max() <= 4 * 1.5 * (1 + 1e-6)  # the arctangent reaches its bound in single precision
 
 
 @pytest.mark.parametrize(

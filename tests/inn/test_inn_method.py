@@ -99,7 +99,7 @@ def test_a_restored_posterior_draws_the_same(method, posterior):
 
 
 def test_curves_of_every_term_are_kept(method, posterior):
-    expected = {"L_y", "L_z", "L_x", "L_x given y"} if isinstance(method, INN) else {"negative log-likelihood"}
+    expected = {"L_y", "L_z", "L_x", "kernel score"} if isinstance(method, INN) else {"negative log-likelihood"}
     assert expected | {"step", "held_out"} == set(posterior.history)
     assert len({len(curve) for curve in posterior.history.values()}) == 1
 
