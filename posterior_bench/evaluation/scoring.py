@@ -24,19 +24,27 @@ def metrics_shipped() -> tuple[Metric, ...]:
     return Leakage(), Calibration(), Skill(), LogScore(), MAPEstimate(), Resimulation(), PosteriorMMD()
 
 
+MEASUREMENTS_AT_A_TIME = 100
+"""Measurements for which ``sample`` is called at once, so that no method needs memory for a whole test set."""
+
+
 def draws_of(posterior: Posterior, y: Tensor, n: int) -> Draws:
     """``n`` draws for each measurement y (T, *y_shape), with the density where the posterior has one.
 
     Raises:
         ValueError: where ``sample`` breaks its contract (n, T, D).
     """
-    with torch.no_grad():
-        theta = posterior.sample(y, n)
-    if theta.ndim != 3 or theta.shape[:2] != (n, len(y)):
-        raise ValueError(
-            f"{type(posterior).__name__}.sample returned shape {tuple(theta.shape)} for {n} draws of {len(y)} "
-            f"measurements; expected ({n}, {len(y)}, D): draws lead, then measurements"
-        )
+    parts = []
+    for some in y.split(MEASUREMENTS_AT_A_TIME):
+        with torch.no_grad():
+            part = posterior.sample(some, n)
+        if part.ndim != 3 or part.shape[:2] != (n, len(some)):
+            raise ValueError(
+                f"{type(posterior).__name__}.sample returned shape {tuple(part.shape)} for {n} draws of {len(some)} "
+                f"measurements; expected ({n}, {len(some)}, D): draws lead, then measurements"
+            )
+        parts.append(part)
+    theta = torch.cat(parts, dim=1)
     if not isinstance(posterior, HasLogProb):
         return Draws(theta)
     density = posterior.log_prob

@@ -89,8 +89,8 @@ def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
     Raises:
         SuiteError: where a plug-in is unknown or refuses its options, two entries share a name, or ``only`` fits none.
     """
-    tasks = _named(suite.tasks, [_simulator(entry) for entry in suite.tasks])
-    methods = _named(suite.methods, [_method(entry) for entry in suite.methods])
+    tasks = _named(suite.tasks, [_build("simulators", entry.simulator, entry.options) for entry in suite.tasks])
+    methods = _named(suite.methods, [_build("methods", entry.method, entry.options) for entry in suite.methods])
     scored_by = digest(metrics())
     known = [name for name, _, _ in tasks]
     for label, entry, _ in methods:
@@ -160,7 +160,7 @@ def _job(
     reality = None
     if task.reality is not None:
         reality = (task.reality.simulator, task.reality.options)
-        process = registry.build("simulators", *reality)
+        process = _build("simulators", *reality)
     task_version = Task.version
     simulations = digest("simulations", task_name, task_version, where, CHUNK)[:16]
     made_by = where if reality is None else address(process, *reality)
@@ -201,20 +201,11 @@ def _job(
     )
 
 
-def _simulator(entry: TaskEntry) -> Simulator:
+def _build(group: registry.Group, source: str, options: Mapping[str, Any]) -> Any:
     try:
-        built: Simulator = registry.build("simulators", entry.simulator, entry.options)
-        return built
+        return registry.build(group, source, options)
     except registry.PluginError as error:
-        raise SuiteError(f"tasks: {error}") from error
-
-
-def _method(entry: MethodEntry) -> Method:
-    try:
-        built: Method = registry.build("methods", entry.method, entry.options)
-        return built
-    except registry.PluginError as error:
-        raise SuiteError(f"methods: {error}") from error
+        raise SuiteError(f"{'tasks' if group == 'simulators' else group}: {error}") from error
 
 
 def _named(entries: Iterable[Any], built: Iterable[Any]) -> list[tuple[str, Any, Any]]:

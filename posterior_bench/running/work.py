@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .. import registry
-from ..contracts import HasLogProb, HasNoise, HasReference, Metric, Posterior, Simulator
+from ..contracts import HasNoise, HasReference, Metric, Posterior, Simulator
+from ..evaluation import draws_of
 from ..problem import Problem, check_simulated
 from ..records import Draws, MethodSpec, Need, Row, Score, Simulations, Task, Truth
 from ..runtime import cache_in, load_tensors, save_tensors, scope, seed_for, write_text
@@ -31,9 +32,6 @@ PRIOR_DRAWS = 10_000
 
 KEPT_MEASUREMENTS = 8
 """Measurements whose draws an artefact keeps."""
-
-DRAW_CHUNK = 100
-"""Measurements for which draws are asked at a time."""
 
 
 class NonFiniteDraws(ArithmeticError):
@@ -130,14 +128,15 @@ def run_job(job: Job, store: Store, device: str) -> str:
         truth = _truth(job, task, store, device)
         start = time.perf_counter()
         with scope(seed_for("draw", job.id), device):
-            theta = draw(posterior, truth.y, job.draws)
+            draws = draws_of(posterior, truth.y, job.draws)
         draw_seconds = time.perf_counter() - start
+        require_finite(draws)
         start = time.perf_counter()
-        scores = _score(job, Draws(theta, _density(posterior, truth.y)), truth, device)
-    store.write_artefact(job, _artefact(theta, truth, scores, history))
+        scores = _score(job, draws, truth, device)
+    store.write_artefact(job, _artefact(draws.theta, truth, scores, history))
     cost = Cost(
         fit_seconds=fit_cost["seconds"],
-        draws_per_second=theta.shape[0] * theta.shape[1] / draw_seconds,
+        draws_per_second=job.draws * job.measurements / draw_seconds,
         score_seconds=time.perf_counter() - start,
         peak_memory_mb=max(peak_memory_mb(), fit_cost["peak_memory_mb"]),
         parameters=fit_cost["parameters"],
@@ -151,25 +150,12 @@ def run_job(job: Job, store: Store, device: str) -> str:
     return "ok"
 
 
-def draw(posterior: Posterior, y: Tensor, n: int) -> Tensor:
-    """Draws (n, B, D) for measurements y (B, *y_shape), a few measurements at a time.
-
-    Raises:
-        ValueError: where a posterior's draws have the wrong shape.
-        NonFiniteDraws: where some are not finite.
-    """
-    parts = []
-    for start in range(0, len(y), DRAW_CHUNK):
-        part = posterior.sample(y[start : start + DRAW_CHUNK], n)
-        expected = (n, len(y[start : start + DRAW_CHUNK]))
-        if part.ndim != 3 or part.shape[:2] != expected:
-            raise ValueError(f"sample() returned shape {tuple(part.shape)}; expected {(*expected, 'D')}")
-        parts.append(part.detach())
-    theta = torch.cat(parts, dim=1)
-    broken = int((~torch.isfinite(theta)).any(-1).sum())
+def require_finite(draws: Draws) -> None:
+    """Raise ``NonFiniteDraws`` where some draws are not finite."""
+    broken = int((~torch.isfinite(draws.theta)).any(-1).sum())
     if broken:
-        raise NonFiniteDraws(f"{broken} of {theta.shape[0] * theta.shape[1]} posterior draws are not finite")
-    return theta
+        n, total, _ = draws.theta.shape
+        raise NonFiniteDraws(f"{broken} of {n * total} posterior draws are not finite")
 
 
 def row(
@@ -295,11 +281,6 @@ def _truth(job: Job, task: Task, store: Store, device: str) -> Truth:
         prior_draws = prior.sample((PRIOR_DRAWS,))
     spec = task.simulator.spec
     return Truth(tensors["theta"], tensors["y"], prior, prior_draws, spec.parameters, simulate, reference)
-
-
-def _density(posterior: Posterior, y: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """(k, T, D) -> (k, T), log q(theta | y), where the posterior has a density."""
-    return (lambda theta: posterior.log_prob(theta, y)) if isinstance(posterior, HasLogProb) else None
 
 
 def _score(job: Job, draws: Draws, truth: Truth, device: str) -> list[tuple[Metric, Score]]:
