@@ -88,7 +88,7 @@ def _placed(found: Number | None, text: Callable[[float | None], str], scale: st
 
 
 def verdict_cell(contender: Contender, parameters: int) -> Cell:
-    """What the gate says, and of which of so many parameters."""
+    """What the gate says, and of which of so many parameters; what else was found stands behind it."""
     ranked = contender.ranked
     if ranked is None:
         return Cell(contender.trouble or "not ranked", tone="bad" if "failed" in contender.trouble else "muted")
@@ -98,7 +98,9 @@ def verdict_cell(contender: Contender, parameters: int) -> Cell:
         "under-confident": ranked.under_confident,
     }
     tone: Literal["good", "warn", "bad"] = "bad" if not ranked.passes else "warn" if any(named.values()) else "good"
-    return Cell(ranked.verdict, some_of(named.get(ranked.verdict, ()), parameters), tone)
+    details = [some_of(named.pop(ranked.verdict, ()), parameters)]
+    details += [f"{word}: {some_of(names, parameters)}" for word, names in named.items() if names]
+    return Cell(ranked.verdict, "; ".join(detail for detail in details if detail), tone)
 
 
 def skill_cell(contender: Contender) -> Cell:
