@@ -131,7 +131,10 @@ def show(
 ) -> None:
     """Print the rows and the cost of a job."""
     place = Store(store or default_root())
-    found = place.find_rows(job)
+    try:
+        found = place.find_rows(job)
+    except ValueError as error:
+        raise SuiteError(str(error)) from error
     if len(found) != 1:
         names = ", ".join(path.stem for path in found) or "none"
         raise SuiteError(f"{len(found)} jobs in {place.root} begin with {job!r} (found: {names}); expected one")
