@@ -151,9 +151,9 @@ def show(
     for row in rows:
         if row["metric"] is not None:
             band = "" if row["null_low"] is None else f"{row['null_low']:.4g} .. {row['null_high']:.4g}"
-            error = "" if row["std_error"] is None else f"{row['std_error']:.2g}"
+            spread = "" if row["std_error"] is None else f"{row['std_error']:.2g}"
             value = "not finite" if row["value"] is None else f"{row['value']:.5g}"
-            table.add_row(escape(row["metric"]), value, error, band)
+            table.add_row(escape(row["metric"]), value, spread, band)
     console.print(table)
     cost = found[0].with_suffix(".cost.json")
     if cost.exists():
