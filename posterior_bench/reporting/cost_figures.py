@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ..evaluation import Ranked
 from .drawing import Illustration, finish, legend_above, panels, plain, sheet
-from .style import DASHES, Look
+from .style import DASHES, Look, significant
 from .summary import TaskSummary
 
 SHORTEST = 0.01
@@ -126,17 +126,23 @@ def training_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustra
         for i, (axes, (c, history)) in enumerate(zip(all_axes, trained, strict=True)):
             terms = [name for name in history if name not in ("step", "held_out")]
             step = history["step"].numpy()
-            values = [history[name].double().numpy() for name in history if name != "step"]
+            values = {name: history[name].double().numpy() for name in history if name != "step"}
+            alone = _of_different_size(list(values.values()))
             for name, dash in zip(terms, DASHES * (1 + len(terms) // len(DASHES)), strict=False):
                 look = Look(looks[c.key].colour, dash)
-                axes.plot(step, history[name], color=look.colour, linestyle=look.line, label=plain(name))
-            if "held_out" in history:
-                axes.plot(step, history["held_out"], color="#333333", linewidth=2.2, alpha=0.7, label="held-out loss")
-            _loss_scale(axes, np.concatenate(values))
+                curve, label = _curve(plain(name), values[name], alone)
+                axes.plot(step, curve, color=look.colour, linestyle=look.line, label=label)
+            if "held_out" in values:
+                curve, label = _curve("held-out loss", values["held_out"], alone)
+                axes.plot(step, curve, color="#333333", linewidth=2.2, alpha=0.7, label=label)
+            if not alone:
+                _loss_scale(axes, np.concatenate(list(values.values())))
             axes.set_title(plain(c.label), color=looks[c.key].ink)
             axes.set_xlabel("gradient step")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-            if i % 3 == 0:
+            if alone:
+                axes.set_ylabel("loss, each from lowest to highest")
+            elif i % 3 == 0:
                 axes.set_ylabel("loss")
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, handlelength=2.5)
         return finish(
@@ -146,9 +152,25 @@ def training_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustra
             "Terms of each method's loss during training (weighted, means between two looks), and the loss on held-out "
             "simulations (grey), by which the weights were chosen. Losses of different methods are different "
             "quantities and do not compare; what is to be seen is whether a curve has levelled off, and whether the "
-            "held-out loss turns up (over-fitting)." + (" First fit of each method." if summary.fits > 1 else ""),
+            "held-out loss turns up (over-fitting). Where the terms of a method differ much in size, each is drawn "
+            "between its lowest and its highest value, and the legend gives its last one."
+            + (" First fit of each method." if summary.fits > 1 else ""),
             f"Training curves of {', '.join(c.label for c, _ in trained)} on {summary.title}.",
         )
+
+
+def _of_different_size(curves: list[np.ndarray]) -> bool:
+    """Whether curves on one axis would hide each other's shape: some twenty times as large as others."""
+    sizes = [float(np.median(np.abs(curve[np.isfinite(curve)]))) for curve in curves if np.isfinite(curve).any()]
+    return len(sizes) > 2 and max(sizes) > 20 * min(sizes)
+
+
+def _curve(name: str, values: np.ndarray, alone: bool) -> tuple[np.ndarray, str]:
+    """A curve as drawn, and its label; ``alone`` scales it from 0 to 1 and tells its last value."""
+    if not alone:
+        return values, name
+    low, high = np.nanmin(values), np.nanmax(values)
+    return (values - low) / (high - low if high > low else 1.0), f"{name}, {significant(float(values[-1]))} at the end"
 
 
 def _loss_scale(axes: Axes, values: np.ndarray) -> None:
