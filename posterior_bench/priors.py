@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -147,3 +147,15 @@ def in_support(prior: Distribution, theta: Tensor) -> Tensor:
     if inside.shape == theta.shape:
         inside = inside.all(-1)
     return inside & torch.isfinite(theta).all(-1)
+
+
+def log_density_in_support(
+    prior: Distribution, theta: Tensor, anchor: Tensor, log_density: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """``log_density(theta)``, and -inf where theta (..., D) lies outside the prior's support: (...).
+
+    Outside, the maps around a network have no value: ``log_density`` is given ``anchor`` (D,), any point inside, there.
+    """
+    inside = in_support(prior, theta.detach())
+    safe = torch.where(inside.unsqueeze(-1), theta, anchor)
+    return torch.where(inside, log_density(safe), -math.inf)

@@ -179,8 +179,9 @@ class Simulations:
 class Draws:
     """Posterior draws ``theta`` (n, T, D) for T measurements, and what metrics share about them.
 
-    Where the posterior has a density, ``log_density`` gives log q(theta | y_j), (k, T), at theta (k, T, D), through
-    which gradients flow. ``cache`` keeps what several metrics need once computed (ranks, MAP estimates).
+    Where the posterior has a density, ``log_density`` gives log q(theta | y_j), (k, R), at theta (k, R, D) for the
+    first R <= T measurements; gradients flow through it. ``cache`` keeps what several metrics need once computed
+    (ranks, MAP estimates).
     """
 
     theta: Tensor

@@ -132,9 +132,11 @@ class Training:
         weight_decay: of AdamW.
         clip_norm: the gradient's norm is clipped here.
         held_out: fraction of the pairs that is kept for the choice of the best weights and for stopping.
-        check_every: steps between looks at the held-out pairs.
-        patience: looks without a better held-out loss before training stops.
-        settle: fraction of ``steps`` before which it neither stops nor keeps weights, for losses that are ramped.
+        epochs: passes over the pairs at most, which shortens ``steps`` where pairs are few, so that the learning rate
+            has come down before a network knows its pairs by heart. ``None`` for no such limit.
+        check_every: steps between looks at the held-out pairs; there are at least 20 looks.
+        patience: training stops after ``patience * check_every`` steps without a better held-out loss.
+        settle: fraction of the steps before which it neither stops nor keeps weights, for losses that are ramped.
     """
 
     steps: int = 4000
@@ -143,6 +145,7 @@ class Training:
     weight_decay: float = 1e-5
     clip_norm: float = 10.0
     held_out: float = 0.05
+    epochs: int | None = None
     check_every: int = 200
     patience: int = 10
     settle: float = 0.0
@@ -177,20 +180,22 @@ def train(
     held = tuple(t[order[:n_held]] for t in data)
     kept = tuple(t[order[n_held:]] for t in data)
     batch_size = min(settings.batch_size, len(kept[0]))
+    steps = settings.steps
+    if settings.epochs is not None:
+        steps = max(1, min(steps, settings.epochs * (len(kept[0]) // batch_size)))
+    check_every = max(1, min(settings.check_every, steps // 20))
 
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimiser, T_max=settings.steps, eta_min=0.01 * settings.learning_rate
-    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps, eta_min=0.01 * settings.learning_rate)
     curves: dict[str, list[float]] = {"step": [], "held_out": []}
     sums: dict[str, float] = {}
-    best, best_state, stale = math.inf, None, 0
+    best, best_state, best_step = math.inf, None, 0
     batches = _batches(kept, batch_size)
     module.train()
-    for step in range(1, settings.steps + 1):
+    for step in range(1, steps + 1):
         optimiser.zero_grad(set_to_none=True)
-        for name, term in losses(next(batches), (step - 1) / settings.steps):
+        for name, term in losses(next(batches), (step - 1) / steps):
             value = term.item()
             if not math.isfinite(value):
                 raise FloatingPointError(
@@ -203,23 +208,21 @@ def train(
             raise FloatingPointError(f"the gradient is not finite at step {step}; lower the learning rate")
         optimiser.step()
         schedule.step()
-        if step % settings.check_every == 0 or step == settings.steps:
-            since = settings.check_every if step % settings.check_every == 0 else step % settings.check_every
+        if step % check_every == 0 or step == steps:
+            since = step % check_every or check_every
             curves["step"].append(step)
             for name, total in sums.items():
                 curves.setdefault(name, []).append(total / since)
             sums = {}
             value = _held_out_loss(module, losses, held, batch_size)
             curves["held_out"].append(value)
-            progress.update(step, settings.steps, f"held-out loss {value:.4g}")
-            if step >= settings.settle * settings.steps:
+            progress.update(step, steps, f"held-out loss {value:.4g}")
+            if step >= settings.settle * steps:
                 if value < best:
-                    best, stale = value, 0
+                    best, best_step = value, step
                     best_state = {k: v.detach().clone() for k, v in module.state_dict().items()}
-                else:
-                    stale += 1
-                    if stale >= settings.patience:
-                        break
+                elif step - best_step >= settings.patience * settings.check_every:
+                    break
     if best_state is not None:
         module.load_state_dict(best_state)
     module.eval()

@@ -54,6 +54,8 @@ def _likelihood_ratio(simulator: Any, simulations: int) -> str:
         y = simulator.simulate(theta)
         if not torch.isfinite(y).all():
             continue  # what is left after failures is no longer drawn from the likelihood
+        if (y == y[:1]).all():
+            continue  # one value, as of a discrete y: the weights are constant, and say nothing of the values not seen
         base = simulator.log_likelihood(theta, y)
         step = 0.01
         for _ in range(4):
@@ -61,7 +63,7 @@ def _likelihood_ratio(simulator: Any, simulations: int) -> str:
             if not in_support(simulator.prior(), other).all():
                 break
             weights = simulator.log_likelihood(other.expand(simulations, -1), y) - base
-            spread = float(weights.double().std())
+            spread = float(weights.double().square().mean().sqrt())
             # it grows with the step; above 0.3, rare large weights that the sample lacks can rule the mean
             if 0.1 < spread < 0.3 or (step == 1.0 and spread < 0.3):
                 off = weights_off_one(weights)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..records import Draws, Truth
-from .arithmetic import chunks
+from .arithmetic import chunks, sort
 
 
 def check(draws: Draws, truth: Truth) -> None:
@@ -79,6 +79,6 @@ def fingerprints(draws: Tensor, first: int = 0) -> Tensor:
 def multiplicities(draws: Tensor) -> Tensor:
     """How often each draw appears among those of its measurement, itself included: (n, T) for draws (n, T, D)."""
     marks = fingerprints(draws).T.contiguous()
-    ordered = marks.sort(dim=1).values
+    ordered = sort(marks)
     found = torch.searchsorted(ordered, marks, right=True) - torch.searchsorted(ordered, marks)
     return found.T.to(draws.dtype)

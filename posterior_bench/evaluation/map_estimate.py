@@ -19,6 +19,10 @@ from .arithmetic import chunks, squared_distances
 from .inputs import check, names, whole_numbers
 from .nulls import mean_band, root_mean, some_rows
 
+MEASUREMENTS = 2000
+"""The modes of so many measurements are sought, the first of the test set: a root mean square error is then known to
+1.6 % (1 / sqrt(2 T)), and the search costs more than any other score."""
+
 STARTS = 5
 STEPS = 30
 RIDGE = 1e-8
@@ -34,20 +38,21 @@ def bandwidth(draws: int, dim: int) -> float:
 
 
 def map_estimate(draws: Draws) -> Tensor:
-    """The mode of each measurement's draws, (T, D); computed once and kept in ``draws.cache["map"]``.
+    """The mode of the draws of each of the first measurements, (min(T, 2000), D); kept in ``draws.cache["map"]``.
 
     Mean shift from the 5 draws of highest kernel density, 30 steps, and of these modes the one of highest density. A
     parameter whose draws are all whole numbers is rounded to one. The mode depends on the parametrisation, and where
     the posterior is flat it is anywhere.
     """
     if "map" not in draws.cache:
-        n, total, dim = draws.theta.shape
-        found = torch.empty_like(draws.theta[0])
+        theta = draws.theta[:, :MEASUREMENTS]
+        n, total, dim = theta.shape
+        found = torch.empty_like(theta[0])
         for part in chunks(total, STARTS * n + n * dim):
-            points, mean, factor = _whitened(draws.theta[:, part])
+            points, mean, factor = _whitened(theta[:, part])
             mode = _mean_shift(points, bandwidth(n, dim)).to(mean.dtype)
             found[part] = (mean + (factor @ mode.unsqueeze(-1)).squeeze(-1)).to(found.dtype)
-        found = torch.where(whole_numbers(draws.theta), found.round(), found)
+        found = torch.where(whole_numbers(theta), found.round(), found)
         draws.cache["map"] = found
     return draws.cache["map"]
 
@@ -88,7 +93,7 @@ def _mean_shift(points: Tensor, width: float) -> Tensor:
 
 
 def map_estimate_density(draws: Draws) -> Tensor:
-    """The mode of each measurement's density, (T, D); computed once and kept in ``draws.cache["map_density"]``.
+    """The mode of the density of each of the first measurements, (min(T, 2000), D), kept in ``draws.cache``.
 
     The best of 200 draws, polished by 30 steps of gradient ascent in coordinates whitened by the draws. A step is taken
     where it raises the density to a finite one, and is then lengthened, else halved: the estimate stays where the
@@ -100,7 +105,7 @@ def map_estimate_density(draws: Draws) -> Tensor:
     if "map_density" not in draws.cache:
         if draws.log_density is None:
             raise ValueError("this posterior has no density; use map_estimate, which needs draws alone")
-        draws.cache["map_density"] = _polished(draws.theta, draws.log_density)
+        draws.cache["map_density"] = _polished(draws.theta[:, :MEASUREMENTS], draws.log_density)
     return draws.cache["map_density"]
 
 
@@ -147,7 +152,7 @@ def _gradient(log_density: Callable[[Tensor], Tensor], place: Tensor, factor: Te
 
 
 class MAPEstimate(Metric):
-    """Error of the MAP estimate, root mean square over the test set of (theta_MAP - theta*) / sd_prior.
+    """Error of the MAP estimate, root mean square over the first 2,000 measurements of (theta_MAP - theta*) / sd_prior.
 
     ``map_error/<p>`` and, over all parameters, ``map_error``; ``map_error_density/<p>`` and ``map_error_density`` where
     the posterior has a density. ``per_measurement`` is the squared error, so that its mean is the square of the score.
@@ -155,10 +160,10 @@ class MAPEstimate(Metric):
     """
 
     name = "map_error"
-    version = 1
+    version = 2
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
-        """The scores, with ``per_measurement`` (T,)."""
+        """The scores, with ``per_measurement`` (min(T, 2000),)."""
         check(draws, truth)
         yield from _errors(self.name, map_estimate(draws), draws, truth)
         if draws.log_density is not None:
@@ -167,7 +172,7 @@ class MAPEstimate(Metric):
 
 def _errors(metric: str, estimate: Tensor, draws: Draws, truth: Truth) -> Iterator[Score]:
     scale = truth.prior_sd
-    squares = ((estimate - truth.theta) / scale) ** 2
+    squares = ((estimate - truth.theta[: len(estimate)]) / scale) ** 2
     labels = [f"{metric}/{name}" for name in names(truth)]
     columns = torch.cat([squares, squares.mean(1, keepdim=True)], dim=1)
     mean, variance = torch.empty_like(columns), torch.empty_like(columns)

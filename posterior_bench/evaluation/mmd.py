@@ -22,7 +22,7 @@ from .nulls import NORMAL_95, standard_error
 BANDWIDTHS = (0.05, 0.2, 0.9)
 """h of the inverse multiquadratic kernels that are summed, as in the authors' public notebook."""
 
-LARGEST = 1000
+LARGEST = 500
 """Draws used of each side: time grows with the square, and the noise of 200 measurements is small by then."""
 
 
@@ -110,7 +110,7 @@ class PosteriorMMD(Metric):
     """
 
     name = "err_post"
-    version = 1
+    version = 2
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
         """Two scores, with ``per_measurement`` (R,)."""

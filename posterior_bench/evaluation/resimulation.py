@@ -44,8 +44,9 @@ def simulated(theta: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
 class Resimulation(Metric):
     """Simulations at the estimate against the measurement.
 
-    - ``map_resimulation_error``: root mean square of (s(theta_MAP) - y*) / sd(y) over test set and dimensions, with the
-      noise of s; ``per_measurement`` is its square. ``map_resimulation_error_density`` by the mode of the density.
+    - ``map_resimulation_error``: root mean square of (s(theta_MAP) - y*) / sd(y) over the first 2,000 measurements and
+      all dimensions, with the noise of s; ``per_measurement`` is its square. ``map_resimulation_error_density`` by the
+      mode of the density.
     - ``simulation_noise``: the same with theta* for theta_MAP. **It is the scale**: what exact draws reach. A mode may
       lie below it, which is no merit; a pseudo-truth has no measurement of its own, so there is no null band.
     - ``err_resim``: mean over 200 measurements and 20 draws each of |s(theta) - y*|^2, in raw units, summed over the
@@ -57,10 +58,10 @@ class Resimulation(Metric):
     """
 
     name = "map_resimulation_error"
-    version = 1
+    version = 2
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
-        """The scores, with ``per_measurement`` (T,), NaN where a measurement is left out."""
+        """The scores, with ``per_measurement`` (min(T, 2000),), NaN where a measurement is left out."""
         check(draws, truth)
         y = truth.y.flatten(1)
         known = torch.isfinite(y).all(1)
@@ -68,14 +69,14 @@ class Resimulation(Metric):
         sd = torch.where(sd > 0, sd, torch.ones_like(sd))
 
         def squares(theta: Tensor) -> Tensor:
-            return (((simulated(theta, truth)[0] - y) / sd) ** 2).mean(1)
+            return (((simulated(theta, truth)[0] - y[: len(theta)]) / sd) ** 2).mean(1)
 
         estimates = {"": map_estimate(draws)}
         if draws.log_density is not None:
             estimates["_density"] = map_estimate_density(draws)
         for suffix, estimate in estimates.items():
             yield from _scores(f"{self.name}{suffix}", f"resimulation_invalid{suffix}", squares(estimate))
-        noise = squares(truth.theta)
+        noise = squares(truth.theta[: len(estimates[""])])
         if not noise.isnan().all():
             yield root_mean("simulation_noise", noise)
         yield from self._of_draws(draws, truth)

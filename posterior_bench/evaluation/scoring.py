@@ -48,7 +48,7 @@ def draws_of(posterior: Posterior, y: Tensor, n: int) -> Draws:
     if not isinstance(posterior, HasLogProb):
         return Draws(theta)
     density = posterior.log_prob
-    return Draws(theta, log_density=lambda at: density(at, y))
+    return Draws(theta, log_density=lambda at: density(at, y[: at.shape[1]]))
 
 
 def evaluate(

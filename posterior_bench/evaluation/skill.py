@@ -18,6 +18,10 @@ from .arithmetic import absolute_differences, chunks, pair_sum, sort, squared_di
 from .inputs import check, multiplicities, names
 from .nulls import PSEUDO_TRUTHS, mean_band, ratio_band, some_rows, standard_error
 
+ENERGY_DRAWS = 500
+"""Draws of a measurement that its energy score is computed from: the number of pairs is the cost, and the fair form has
+the same expectation for any number."""
+
 PRIOR_DRAWS = 2000
 """Draws of the prior that its own score is computed from, the same for every method of a task."""
 
@@ -141,7 +145,7 @@ class Skill(Metric):
     """
 
     name = "energy_score"
-    version = 1
+    version = 2
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
         """The scores, each with ``per_measurement`` (T,)."""
@@ -149,14 +153,15 @@ class Skill(Metric):
         scale = truth.prior_sd
         theta, star = draws.theta / scale, truth.theta / scale
         prior = PriorScores(truth.prior_draws[:PRIOR_DRAWS] / scale)
-        rows = some_rows(len(theta), PSEUDO_TRUTHS, theta.device)
+        some = some_rows(len(theta), ENERGY_DRAWS, theta.device)
+        rows = some[:PSEUDO_TRUTHS]
         chosen = theta[rows]  # (m, T, D)
-        scores, pseudo = energy_scores(theta, star)
+        scores, pseudo = energy_scores(theta[some], star)
         low, high = mean_band(pseudo.mean(0), pseudo.var(0), len(pseudo))
         yield Score(
             "energy_score", float(scores.double().mean()), standard_error(scores), low, high, per_measurement=scores
         )
-        band = ratio_band(pseudo[rows], prior.energy(chosen.flatten(0, 1)).view(chosen.shape[:2]))
+        band = ratio_band(pseudo[: len(rows)], prior.energy(chosen.flatten(0, 1)).view(chosen.shape[:2]))
         yield _skill("energy_skill", scores, prior.energy(star), band)
         marginal, pseudo = crps(theta, star, rows)
         of_prior, pseudo_prior = prior.crps(star), prior.crps(chosen.flatten(0, 1)).view(chosen.shape)

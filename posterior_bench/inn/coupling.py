@@ -120,7 +120,7 @@ def _perceptron(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequent
     sizes = [inputs] + [width] * depth
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
     last = nn.Linear(width, outputs)
     nn.init.normal_(last.weight, std=0.01 / math.sqrt(width))
     nn.init.zeros_(last.bias)

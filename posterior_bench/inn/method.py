@@ -8,7 +8,7 @@ Ardizzone et al. 2018, arXiv 1808.04730. Theta enters through its prior's distri
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,8 +21,8 @@ from posterior_bench.training import Standardise, ThetaMap, Training, train
 from .coupling import InvertibleNetwork
 from .losses import MeasurementNoise, backward_loss, forward_loss, kernel_score, latent_loss
 
-ROWS = 20_000
-"""Backward passes made at a time when drawing."""
+ROWS = 2048
+"""Backward passes made at a time when drawing: the activations of a layer, 1 MB, stay in the processor's cache."""
 
 
 class INNModel(nn.Module):
@@ -62,14 +62,12 @@ class INNPosterior(Posterior):
     def sample(self, y: Tensor, n: int) -> Tensor:
         """Draws (n, B, D) for measurements y (B, *y_shape)."""
         standard = self.model.y_map(y)
-        per_pass = max(1, ROWS // max(1, len(y)))
-        parts = []
+        draws = standard.new_empty(n * len(y), self.model.theta_dim)
         with torch.no_grad():
-            for start in range(0, n, per_pass):
-                count = min(per_pass, n - start)
-                real = self.model.backward_pass(standard.repeat(count, 1))
-                parts.append(self.model.theta_map.inverse(real).view(count, len(y), -1))
-        return torch.cat(parts)
+            for part in torch.arange(len(draws), device=y.device).split(ROWS):
+                real = self.model.backward_pass(standard[part % len(y)])
+                draws[part] = self.model.theta_map.inverse(real)
+        return draws.view(n, len(y), -1)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """The weights; the sizes are the method's."""
@@ -77,15 +75,15 @@ class INNPosterior(Posterior):
 
 
 @dataclass(frozen=True)
-class _Network(Method):
-    """What both methods have in common: the architecture and the training.
+class InvertibleMethod(Method):
+    """What all methods on this network have in common: the architecture and the training; they differ in the loss.
 
     Args:
         latent_dim: K, dimensions of z; ``None`` for as many as theta has, so that a noisy simulator finds room.
         blocks, width, depth, clamp, mixing: see ``InvertibleNetwork``.
         noise_floor: smallest sd of ``MeasurementNoise``, in sd of y. A deterministic simulator drives it down to here:
             lower is sharper and takes longer to train.
-        steps, batch_size, learning_rate, weight_decay, patience: see ``posterior_bench.training.Training``.
+        steps, epochs, batch_size, learning_rate, weight_decay, patience: see ``posterior_bench.training.Training``.
     """
 
     latent_dim: int | None = None
@@ -96,6 +94,7 @@ class _Network(Method):
     mixing: str = "orthogonal"
     noise_floor: float = 0.01
     steps: int = 2000
+    epochs: int | None = None
     batch_size: int = 500
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -137,6 +136,7 @@ class _Network(Method):
     def _training(self) -> Training:
         return Training(
             steps=self.steps,
+            epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
@@ -154,14 +154,15 @@ class _Network(Method):
 
 
 @dataclass(frozen=True)
-class INN(_Network):
+class INN(InvertibleMethod):
     """The INN trained in both directions: L_y and L_z forwards, L_x and a kernel score backwards; see ``losses``.
 
     Args:
         weight_y: of L_y.
         weight_z: of L_z.
         weight_x: of L_x, reached by ``ramp`` of the training from nearly nothing.
-        weight_kernel_score: of the kernel score, which is added to L_x; 0 leaves the paper's losses.
+        weight_kernel_score: of the kernel score, which is added to L_x; 0 leaves the paper's losses, and q(u | y) is
+            then fitted by likelihood to f's own u as well, since L_x alone leaves it too narrow.
         ramp: fraction of the training over which ``weight_x`` rises.
         bandwidths: h of the inverse multiquadratic kernels of the MMD, per dimension, in units of mapped theta and z.
         score_bandwidths: those of the kernel score.
@@ -178,28 +179,19 @@ class INN(_Network):
     spec: ClassVar[MethodSpec] = MethodSpec("inn", 1, "Ardizzone et al. 2018, arXiv:1808.04730", label="INN")
 
     def _losses(self, model: INNModel, real: Tensor, y: Tensor, fraction: float) -> Iterator[tuple[str, Tensor]]:
-        # each direction runs the network once: its terms share a leaf, and the network is differentiated at the end
-        u, z, _ = model.forward_pass(real)
-        u_leaf, z_leaf = _leaf(u), _leaf(z)
-        yield "L_y", self.weight_y * forward_loss(u_leaf, y)
-        with torch.no_grad():
-            target = model.noise.sample(y)
-        yield "L_z", self.weight_z * latent_loss(u_leaf, z_leaf, target, self.bandwidths)
-        _pull(torch.cat([u, z], dim=1), u_leaf, z_leaf)
-        draws = model.backward_pass(y.repeat(2, 1))
-        leaf = _leaf(draws)
-        first, second = leaf.chunk(2)
-        yield "kernel score", self.weight_kernel_score * kernel_score(first, second, real, self.score_bandwidths)
         ramp = min(1.0, max(1e-3, fraction / self.ramp)) if self.ramp > 0 else 1.0
-        yield "L_x", ramp * self.weight_x * backward_loss(first, real, self.bandwidths)
-        _pull(draws, leaf)
+        published = self.weight_kernel_score == 0
+        yield from forward_terms(model, real, y, self.weight_y, self.weight_z, self.bandwidths, fit_noise=published)
+        yield from backward_terms(
+            model, real, y, ramp * self.weight_x, self.bandwidths, self.weight_kernel_score, self.score_bandwidths
+        )
 
     def _settle(self) -> float:
         return self.ramp
 
 
 @dataclass(frozen=True)
-class INNLikelihood(_Network):
+class INNLikelihood(InvertibleMethod):
     """The same network by maximum likelihood of theta and its pads given y.
 
     log q(theta, pads | y) = log q(u | y) + log N(z; 0, I) + log|det J|,   [u, z] = f([theta, pads])
@@ -221,6 +213,51 @@ class INNLikelihood(_Network):
 
     def _settle(self) -> float:
         return 0.0
+
+
+def forward_terms(
+    model: INNModel,
+    real: Tensor,
+    y: Tensor,
+    weight_y: float,
+    weight_z: float,
+    bandwidths: Sequence[float],
+    fit_noise: bool = False,
+) -> Iterator[tuple[str, Tensor]]:
+    """The weighted L_y and L_z of mapped parameters (N, D) and standardised measurements (N, M).
+
+    L_y and L_z tell q(u | y) nothing. ``fit_noise`` adds its likelihood, mean of -log q(u | y), of which f learns
+    nothing: for objectives in which no other term says how far u scatters about y.
+    """
+    # each direction runs the network once: its terms share a leaf, and the network is differentiated at the end
+    u, z, _ = model.forward_pass(real)
+    u_leaf, z_leaf = _leaf(u), _leaf(z)
+    yield "L_y", weight_y * forward_loss(u_leaf, y)
+    with torch.no_grad():
+        target = model.noise.sample(y)
+    yield "L_z", weight_z * latent_loss(u_leaf, z_leaf, target, bandwidths)
+    _pull(torch.cat([u, z], dim=1), u_leaf, z_leaf)
+    if fit_noise:
+        yield "measurement noise", -model.noise.log_prob(u.detach(), y).mean()
+
+
+def backward_terms(
+    model: INNModel,
+    real: Tensor,
+    y: Tensor,
+    weight_x: float,
+    bandwidths: Sequence[float],
+    weight_score: float = 0.0,
+    score_bandwidths: Sequence[float] = (),
+) -> Iterator[tuple[str, Tensor]]:
+    """The weighted L_x of mapped parameters (N, D) and measurements (N, M), after the kernel score if it has weight."""
+    draws = model.backward_pass(y.repeat(2 if weight_score > 0 else 1, 1))
+    leaf = _leaf(draws)
+    first, *second = leaf.split(len(y))
+    if second:
+        yield "kernel score", weight_score * kernel_score(first, second[0], real, score_bandwidths)
+    yield "L_x", weight_x * backward_loss(first, real, bandwidths)
+    _pull(draws, leaf)
 
 
 def _leaf(value: Tensor) -> Tensor:

@@ -6,19 +6,25 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from ..records import Parameter
 from .contenders import Contender
-from .drawing import Illustration, band_patch, finish, legend, lowest, panels, parameter_label, sheet
+from .drawing import Illustration, band_patch, curve_panels, finish, sheet
 from .style import BAND_COLOUR, Look
 from .summary import TaskSummary
 
 KOLMOGOROV_95 = 1.358
 """95 % quantile of sqrt(T) sup |F_T - F| for large T (Kolmogorov 1933)."""
+
+
+STRETCHED = (
+    " The vertical axis is linear within the null band and logarithmic outside it, so that small and large errors are "
+    "both seen."
+)
+"""What a caption says of the scale that ``_stretch`` sets."""
 
 
 def calibration_figures(summary: TaskSummary, looks: Mapping[str, Look]) -> list[Illustration]:
@@ -49,36 +55,27 @@ def _calibration(
     largest = max((float(v.abs().max()) for of in curves.values() for kept in of.values() for v in kept), default=0.0)
     width = max((float(high.max()) for _, high in filter(None, bands.values())), default=0.0)
     stretched = width > 0 and largest > 6 * width
+    extra = [band_patch("null band, 95 % at each c")] if any(band is not None for band in bands.values()) else []
+
+    def draw(axes: Axes, parameter: Parameter, shown: Sequence[Contender]) -> None:
+        band = bands[parameter.name]
+        if band is not None:
+            level = _levels(len(band[0]))
+            axes.fill_between(level, 100 * band[0], 100 * band[1], color=BAND_COLOUR, linewidth=0)
+        axes.axhline(0, color="#4d4d4d", linewidth=0.8)
+        for c in reversed(shown):
+            _curves(axes, [100 * kept for kept in curves[c.key][parameter.name]], looks[c.key])
+        axes.set_xlim(0, 1)
+        if stretched:
+            _stretch(axes, 100 * width, 100 * largest)
+        else:
+            top = 115 * max(largest, width)
+            axes.set_ylim(-top, top)
+        _name_sides(axes)
+
     with sheet():
-        figure, all_axes = panels(len(chosen), 4, 2.5, sharey=True, sharex=True)
-        for i, (axes, parameter) in enumerate(zip(all_axes, chosen, strict=True)):
-            band = bands[parameter.name]
-            if band is not None:
-                level = _levels(len(band[0]))
-                axes.fill_between(level, 100 * band[0], 100 * band[1], color=BAND_COLOUR, linewidth=0)
-            axes.axhline(0, color="#4d4d4d", linewidth=0.8)
-            for c in reversed(summary.scored):
-                _curves(axes, [100 * kept for kept in curves[c.key][parameter.name]], looks[c.key])
-            axes.set_title(parameter_label(parameter, unit=False))
-            axes.set_xlim(0, 1)
-            if i % 4 == 0:
-                axes.set_ylabel("e(c) [%]")
-            if stretched:
-                _stretch(axes, 100 * width, 100 * largest)
-            else:
-                top = 115 * max(largest, width)
-                axes.set_ylim(-top, top)
-            _name_sides(axes)
-        for axes in lowest(all_axes):
-            axes.set_xlabel("confidence c")
-        extra = [band_patch("null band, 95 % at each c")] if any(band is not None for band in bands.values()) else []
-        legend(figure, summary.scored, looks, extra)
-        scale = (
-            " The vertical axis is linear within the null band and logarithmic outside it, so that small and large "
-            "errors are both seen."
-            if stretched
-            else ""
-        )
+        figure = curve_panels(summary, looks, chosen, ("confidence c", "e(c) [%]"), extra, draw)
+        scale = STRETCHED if stretched else ""
         missing = "" if extra else " No null band is known here: small deviations cannot be judged."
         several = " The line is the mean over fits, the shade their range." if summary.fits > 1 else ""
         return finish(
@@ -104,25 +101,27 @@ def rank_figure(summary: TaskSummary, looks: Mapping[str, Look], draws: int) -> 
         return None
     grid = np.linspace(0, 1, 101)
     edge = 100 * KOLMOGOROV_95 / math.sqrt(total)
-    with sheet():
-        figure, all_axes = panels(len(chosen), 4, 2.4, sharey=True, sharex=True)
-        largest = edge
-        for i, (axes, parameter) in enumerate(zip(all_axes, chosen, strict=True)):
-            axes.axhspan(-edge, edge, color=BAND_COLOUR, linewidth=0)
-            axes.axhline(0, color="#4d4d4d", linewidth=0.8)
-            for c in reversed(summary.scored):
-                curves = [_rank_curve(kept[:, order[parameter.name]], draws, grid) for kept in ranks[c.key]]
-                largest = max([largest, *(float(curve.abs().max()) for curve in curves)])
-                _curves(axes, curves, looks[c.key], grid)
-            axes.set_title(parameter_label(parameter, unit=False))
-            axes.set_xlim(0, 1)
-            if i % 4 == 0:
-                axes.set_ylabel("F(u) − u [%]")
-        for axes in lowest(all_axes):
-            axes.set_xlabel("rank u of the truth")
-        for axes in all_axes:
+    curves = {
+        c.key: {p.name: [_rank_curve(kept[:, order[p.name]], draws, grid) for kept in ranks[c.key]] for p in chosen}
+        for c in summary.scored
+    }
+    largest = max([edge, *(float(v.abs().max()) for of in curves.values() for kept in of.values() for v in kept)])
+    stretched = largest > 6 * edge
+
+    def draw(axes: Axes, parameter: Parameter, shown: Sequence[Contender]) -> None:
+        axes.axhspan(-edge, edge, color=BAND_COLOUR, linewidth=0)
+        axes.axhline(0, color="#4d4d4d", linewidth=0.8)
+        for c in reversed(shown):
+            _curves(axes, curves[c.key][parameter.name], looks[c.key], grid)
+        axes.set_xlim(0, 1)
+        if stretched:
+            _stretch(axes, edge, largest)
+        else:
             axes.set_ylim(-1.1 * largest, 1.1 * largest)
-        legend(figure, summary.scored, looks, [band_patch("null band, 95 % for a whole curve")])
+
+    with sheet():
+        band = [band_patch("null band, 95 % for a whole curve")]
+        figure = curve_panels(summary, looks, chosen, ("rank u of the truth", "F(u) − u [%]"), band, draw)
         return finish(
             figure,
             f"{summary.name}-ranks",
@@ -130,7 +129,8 @@ def rank_figure(summary: TaskSummary, looks: Mapping[str, Look], draws: int) -> 
             "Distribution function of the rank of the true parameter among its posterior draws, minus the uniform one. "
             "Zero is exact. A curve that stays above zero says that the draws lie too high, below that they lie too "
             "low; an S that first rises says that they are too narrow, one that first falls that they are too wide. "
-            "Grey: a curve of an exact posterior stays inside with 95 % (Kolmogorov).",
+            "Grey: a curve of an exact posterior stays inside with 95 % (Kolmogorov)."
+            + (STRETCHED if stretched else ""),
             f"Rank curves of {_names(summary.scored)} on {summary.title}.",
         )
 
@@ -155,7 +155,7 @@ def _name_sides(axes: Axes) -> None:
 def _stretch(axes: Axes, threshold: float, largest: float) -> None:
     """A scale that is linear within the null band and logarithmic outside."""
     axes.set_yscale("symlog", linthresh=threshold, linscale=0.8)
-    ticks = [t for t in (0.1, 0.3, 1, 3, 10, 30, 100) if threshold / 2 < t < 1.3 * largest]
+    ticks = [t for t in (0.1, 1, 10, 100) if threshold / 2 < t < 1.3 * largest]
     both = [-t for t in reversed(ticks)] + [0] + ticks
     axes.set_yticks(both, [f"{t:g}".replace("-", "−") for t in both])
     axes.minorticks_off()
@@ -167,16 +167,10 @@ def _curves(axes: Axes, curves: Sequence[Tensor], look: Look, level: np.ndarray 
     if not curves:
         return
     x = _levels(len(curves[0])) if level is None else level
-    sns.lineplot(
-        x=np.tile(x, len(curves)),
-        y=torch.cat(list(curves)).numpy(),
-        errorbar=("pi", 100) if len(curves) > 1 else None,
-        estimator="mean" if len(curves) > 1 else None,
-        color=look.colour,
-        linestyle=look.line,
-        ax=axes,
-        legend=False,
-    )
+    together = torch.stack(list(curves))
+    if len(curves) > 1:
+        axes.fill_between(x, together.amin(0), together.amax(0), color=look.colour, alpha=0.2, linewidth=0)
+    axes.plot(x, together.mean(0), color=look.colour, linestyle=look.line)
 
 
 def _levels(count: int) -> np.ndarray:

@@ -57,6 +57,7 @@ class Contender:
         role: ``"reference"`` for exact draws, ``"anchor"`` for one that spends nothing and knows nothing, else empty.
         jobs: its jobs, the failed and skipped ones too.
         scores: metric -> number.
+        position: its place in the suite, by which figures that show several groups of methods are ordered.
         ranked: its place and verdict, where at least one fit has scores to rank.
     """
 
@@ -67,6 +68,12 @@ class Contender:
     jobs: tuple[JobResult, ...]
     scores: Mapping[str, Number] = field(default_factory=dict)
     ranked: Ranked | None = None
+    position: int = 0
+
+    @property
+    def family(self) -> str:
+        """Methods whose ids begin with the same word are variants of one idea, and are shown together."""
+        return self.jobs[0].rows[0].method.partition("_")[0]
 
     @property
     def done(self) -> tuple[JobResult, ...]:

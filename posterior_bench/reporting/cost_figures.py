@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -28,11 +29,14 @@ def cost_figure(summaries: Sequence[TaskSummary], looks: Mapping[str, Look]) -> 
     if not tasks:
         return None
     with sheet():
-        figure, all_axes = panels(len(tasks), 2, 3.4)
+        crowd = max(len({c.key for s in own for c in s.scored}) for own in tasks.values())
+        several = any(len(own) > 1 for own in tasks.values())
+        figure, all_axes = panels(len(tasks), 2, max(3.4, 0.25 * crowd))
         for axes, (task, own) in zip(all_axes, tasks.items(), strict=True):
             _cost_panel(axes, own, looks)
             axes.set_title(plain(task))
             axes.set_xlabel("seconds to fit")
+        _label_all(figure, all_axes, list(tasks.values()), looks)
         all_axes[0].set_ylabel("energy skill (0: prior, 1: truth)")
         grey = {"color": "#4d4d4d", "marker": "o", "linestyle": ""}
         legend_above(
@@ -42,61 +46,77 @@ def cost_figure(summaries: Sequence[TaskSummary], looks: Mapping[str, Look]) -> 
                 Line2D([], [], **grey, markerfacecolor="white", label="does not pass"),  # type: ignore[arg-type]
             ],
         )
+        budgets = (
+            " A line joins the budgets of a method, the largest mark is the largest budget, and its name stands at its "
+            "height."
+            if several
+            else ""
+        )
         return finish(
             figure,
             "cost-skill",
             "Skill against cost",
             "Energy skill on the test set against the time of a fit (simulations not counted; at least "
-            f"{SHORTEST:g} s), with 95 % intervals. High and to the left is better. Hollow marks do not pass the gate: "
-            "such skill must not be trusted. Horizontal lines are the anchors. The intervals hold what all methods "
-            "share, the choice of test measurements: whether two methods differ is told by the paired comparison in "
-            "the verdict, not by whether they overlap.",
+            f"{SHORTEST:g} s), with 95 % intervals. High and to the left is better.{budgets} "
+            "Hollow marks do not pass the gate: such skill must not be trusted. Horizontal lines are the anchors. The "
+            "intervals hold what all methods share, the choice of test measurements: whether two methods differ is "
+            "told by the paired comparison in the verdict, not by whether they overlap.",
             "Energy skill against seconds to fit on " + ", ".join(tasks) + ".",
         )
 
 
 def _cost_panel(axes: Axes, summaries: Sequence[TaskSummary], looks: Mapping[str, Look]) -> None:
     points: dict[str, list[tuple[float, Ranked]]] = {}
-    names: dict[str, str] = {}
     for c in (c for summary in summaries for c in summary.competitors):
         seconds = c.cost("fit_seconds")
         if c.ranked is not None and seconds is not None:
             points.setdefault(c.key, []).append((max(SHORTEST, seconds), c.ranked))
-            names[c.key] = c.label
-    anchors = [c for c in summaries[0].anchors if c.ranked is not None]
     times = [seconds for own in points.values() for seconds, _ in own]
     left, right = min(times) / math.sqrt(10), max(times) * math.sqrt(10)  # at least one decade, so at least one number
     axes.set_xscale("log")
     axes.set_xlim(left, right)
-    labels: list[tuple[float, float, str, Look]] = []
-    for c in anchors:
+    for c in summaries[-1].anchors:
         if c.ranked is not None:
             axes.axhline(c.ranked.skill, color=looks[c.key].colour, linestyle=looks[c.key].line, linewidth=1.0)
-            labels.append((c.ranked.skill, right, plain(c.label), looks[c.key]))
     for key, own in points.items():
         look = looks[key]
-        axes.plot([x for x, _ in own], [r.skill for _, r in own], color=look.colour, linestyle=look.line)
-        for seconds, ranked in own:
+        axes.plot([x for x, _ in own], [r.skill for _, r in own], color=look.colour, linestyle=look.line, linewidth=1.0)
+        for place, (seconds, ranked) in enumerate(own):
             axes.vlines(seconds, ranked.low, ranked.high, color=look.colour, linewidth=1.0)
             face = look.colour if ranked.passes else "white"
-            axes.plot(seconds, ranked.skill, look.marker, color=look.colour, markerfacecolor=face, markersize=8)
-        labels.append((own[-1][1].skill, own[-1][0], plain(names[key]), look))
+            size = 8.0 if place == len(own) - 1 else 5.0
+            axes.plot(seconds, ranked.skill, look.marker, color=look.colour, markerfacecolor=face, markersize=size)
     axes.xaxis.set_major_locator(LogLocator(base=10))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    _label_right(axes, labels)
 
 
-def _label_right(axes: Axes, labels: list[tuple[float, float, str, Look]]) -> None:
-    """Names (y, x, text, look) beside the right edge, as near to the height of their marks as there is room."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
-    labels = sorted(labels, key=lambda label: label[0])
-    heights = _spread([y for y, *_ in labels], 0.08 * (high - low), low, high)
-    edge = axes.get_xlim()[1]
-    for (y, x, text, look), height in zip(labels, heights, strict=True):
-        axes.text(1.03, height, text, color=look.ink, va="center", transform=axes.get_yaxis_transform(), clip_on=False)
-        axes.plot([x, edge], [y, height], color=look.colour, linewidth=0.8, alpha=0.8, linestyle=":")
+def _label_all(
+    figure: Figure, all_axes: Sequence[Axes], tasks: Sequence[Sequence[TaskSummary]], looks: Mapping[str, Look]
+) -> None:
+    """The name and mark of each method beside the right edge, at the height of its skill where there is room."""
+    for axes, own in zip(all_axes, tasks, strict=True):
+        heights: dict[str, float] = {}
+        names: dict[str, str] = {}
+        faces: dict[str, str] = {}
+        for c in (c for summary in own for c in summary.scored):
+            if c.ranked is not None:
+                heights[c.key], names[c.key] = c.ranked.skill, plain(c.label)
+                faces[c.key] = looks[c.key].colour if c.ranked.passes else "white"
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high)
+        order = sorted(heights, key=lambda key: heights[key])
+        rows = -(-len(all_axes) // 2)
+        gap = (high - low) * 0.19 / (figure.get_figheight() / rows - 1.0)  # a line of letters takes 0.19 inches
+        placed = _spread([heights[key] for key in order], gap, low, high)
+        transform = axes.get_yaxis_transform()
+        for key, height in zip(order, placed, strict=True):
+            look = looks[key]
+            axes.plot([1.0, 1.03], [heights[key], height], color=look.colour, linewidth=0.9, transform=transform,
+                      clip_on=False)  # fmt: skip
+            mark = {"color": look.colour, "markerfacecolor": faces[key], "markersize": 6, "clip_on": False}
+            axes.plot(1.05, height, look.marker, transform=transform, **mark)  # type: ignore[arg-type]
+            axes.text(1.08, height, names[key], color=look.ink, va="center", fontsize=8.8, transform=transform)
 
 
 def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -122,7 +142,7 @@ def training_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustra
     if not trained:
         return None
     with sheet():
-        figure, all_axes = panels(len(trained), 3, 3.0)
+        figure, all_axes = panels(len(trained), 3, 3.0 if len(trained) <= 6 else 2.6)
         for i, (axes, (c, history)) in enumerate(zip(all_axes, trained, strict=True)):
             terms = [name for name in history if name not in ("step", "held_out")]
             step = history["step"].numpy()

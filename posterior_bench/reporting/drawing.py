@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -16,16 +16,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import Patch
+from PIL import Image, ImageChops
 
 from ..records import Parameter
 from .contenders import Contender
 from .style import BAND_COLOUR, Look, rc
+from .summary import TaskSummary
 
 WIDTH = 10.0
 """Width of a figure in inches; it fills the page."""
 
-LARGEST_SVG = 1_500_000
-"""Characters above which the page takes the PNG: a browser draws it faster, and loads less."""
+LARGEST_SVG = 300_000
+"""Characters above which a figure is kept as PNG alone: a browser draws it faster, and loads less."""
+
+
+SMALL_PNG = 120_000
+"""Bytes below which an image is left as it is."""
+
+CROWD = 6
+"""Methods that one panel may hold; where a task has more, they are drawn in groups, one beside the other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +64,14 @@ class Illustration:
         return round(110 * self.inches)
 
     @property
+    def light(self) -> bool:
+        """Whether the SVG is small enough to be of use."""
+        return len(self.svg) <= LARGEST_SVG
+
+    @property
     def data_uri(self) -> str:
         """The figure as an address that holds it. As an image its ids and scripts stay apart from the page's."""
-        if len(self.svg) > LARGEST_SVG:
+        if not self.light:
             return "data:image/png;base64," + base64.b64encode(self.png).decode()
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode()
 
@@ -110,6 +124,105 @@ def legend_above(figure: Figure, entries: Sequence[Artist]) -> None:
     figure.legend(handles=list(entries), loc="outside upper center", ncols=columns, handlelength=2.2, columnspacing=1.4)
 
 
+def method_groups(contenders: Iterable[Contender]) -> list[list[Contender]]:
+    """Methods in groups small enough for one panel: all in one, or families side by side, in the suite's order.
+
+    Args:
+        contenders: all of a task, so that a method stands in the same group in every figure; anchors, which every
+            panel has, and methods without a fit that succeeded are left out of the groups.
+    """
+    rivals = sorted((c for c in contenders if not c.role), key=lambda c: c.position)
+    if len(rivals) <= CROWD:
+        return [[c for c in rivals if c.done]]
+    families: dict[str, list[Contender]] = {}
+    for c in rivals:
+        families.setdefault(c.family, []).append(c)
+    found: list[list[Contender]] = []
+    for family in families.values():
+        for start in range(0, len(family), CROWD):
+            part = family[start : start + CROWD]
+            if found and len(found[-1]) + len(part) < CROWD:
+                found[-1] += part
+            else:
+                found.append(part)
+    found = [[c for c in group if c.done] for group in found]
+    return [group for group in found if group]
+
+
+def curve_panels(
+    summary: TaskSummary,
+    looks: Mapping[str, Look],
+    chosen: Sequence[Parameter],
+    texts: tuple[str, str],
+    extra: Sequence[Artist],
+    draw: Callable[[Axes, Parameter, Sequence[Contender]], None],
+) -> Figure:
+    """Panels of curves: one a parameter; with many methods a row a parameter and a column a group of methods.
+
+    Args:
+        summary: the task.
+        looks: of each method.
+        chosen: the parameters.
+        texts: labels of the horizontal and the vertical axis.
+        extra: further entries of the legend.
+        draw: draws the curves of some methods for a parameter into a panel.
+    """
+    groups = method_groups(summary.contenders)
+    across, up = texts
+    if len(groups) == 1:
+        figure, all_axes = panels(len(chosen), 4, 2.5, sharey=True, sharex=True)
+        for i, (axes, parameter) in enumerate(zip(all_axes, chosen, strict=True)):
+            draw(axes, parameter, summary.scored)
+            axes.set_title(parameter_label(parameter, unit=False))
+            if i % 4 == 0:
+                axes.set_ylabel(up)
+        for axes in lowest(all_axes):
+            axes.set_xlabel(across)
+        legend(figure, summary.scored, looks, extra)
+        return figure
+    figure, rows = group_panels(len(chosen), groups, looks, 1.45, sharey=True)
+    for own, parameter in zip(rows, chosen, strict=True):
+        for axes, group in zip(own, groups, strict=True):
+            draw(axes, parameter, [*group, *(c for c in summary.anchors if c.done)])
+        own[0].set_ylabel(f"{parameter_label(parameter, unit=False)}\n{up}")
+    for axes in rows[-1]:
+        axes.set_xlabel(across)
+    legend(figure, [c for c in summary.anchors if c.done], looks, extra)
+    return figure
+
+
+def group_panels(
+    rows: int,
+    groups: Sequence[Sequence[Contender]],
+    looks: Mapping[str, Look],
+    height: float,
+    sharey: bool | Literal["row"] = False,
+    sharex: bool | Literal["row"] = True,
+    marked: bool = False,
+) -> tuple[Figure, list[list[Axes]]]:
+    """Rows of panels, a column a group of methods, each column with a legend of its own; call inside ``sheet``."""
+    tallest = max(len(group) for group in groups)
+    figure = Figure(figsize=(WIDTH, rows * height + 1.1 + 0.19 * tallest), layout="constrained")
+    grid = figure.subplots(rows, len(groups), sharex=sharex, sharey=sharey, squeeze=False)
+    for axes, group in zip(grid[0], groups, strict=True):
+        entries = [
+            Line2D(
+                [],
+                [],
+                color=looks[c.key].colour,
+                linestyle=looks[c.key].line,
+                marker=looks[c.key].marker if marked else None,
+                label=plain(c.label),
+            )
+            for c in group
+        ]
+        axes.legend(
+            handles=entries, loc="lower left", bbox_to_anchor=(0, 1.02), handlelength=2.6, fontsize=8.6,
+            borderaxespad=0.2, labelspacing=0.3,
+        )  # fmt: skip
+    return figure, [list(row) for row in grid]
+
+
 def lowest(all_axes: Sequence[Axes]) -> list[Axes]:
     """The lowest panel of each column, made to show its numbers: the last row may be incomplete."""
     found: dict[int, Axes] = {}
@@ -154,5 +267,19 @@ def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Ill
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
     figure.set_layout_engine("none")  # both files have the positions that were found for the first
-    figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
-    return Illustration(name, title, caption, alt, svg.getvalue(), png.getvalue(), float(figure.get_figwidth()))
+    figure.savefig(png, format="png", dpi=140, metadata={"Software": None})
+    return Illustration(name, title, caption, alt, svg.getvalue(), _small(png), float(figure.get_figwidth()))
+
+
+def _small(png: io.BytesIO) -> bytes:
+    """The image with 256 colours, a third of the size, where nobody could see the difference; else with all."""
+    if len(png.getvalue()) < SMALL_PNG:
+        return png.getvalue()
+    out = io.BytesIO()
+    with Image.open(png) as image:
+        full = image.convert("RGB")
+        few = full.quantize(256, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
+        difference = ImageChops.difference(full, few.convert("RGB")).convert("L").histogram()
+        seen = sum(difference[20:]) / sum(difference)
+        (few if seen < 1e-4 else full).save(out, format="png", optimize=True)
+    return out.getvalue()

@@ -71,6 +71,8 @@ def to_markdown(table: Table) -> str:
 def _markdown_head(table: Table, index: int) -> str:
     column = table.columns[index]
     text = escape_markdown(column.head)
+    if [other.head for other in table.columns].count(column.head) > 1:
+        text = f"{escape_markdown(column.group)}:<br>{text}"  # here no line of groups stands above the heads
     return f"{text}<br>{escape_markdown(column.unit)}" if column.unit else text
 
 
@@ -151,7 +153,8 @@ def to_csv(results: Results, summaries: Iterable[TaskSummary]) -> str:
             first = (summary.info.name, c.budget, place, c.key, c.label, c.role, options)
             for metric, found in sorted(c.scores.items()):
                 _, _, parameter = metric.partition("/")
-                informed = parameter in summary.informed if parameter else None
+                known = parameter in summary.names
+                informed = parameter in summary.informed if known else None
                 value, fits, *rest = astuple(found)
                 rows.append((*first, metric, informed, value, fits, *counts, *rest))
             for field in fields(Cost):
@@ -167,7 +170,10 @@ def to_csv(results: Results, summaries: Iterable[TaskSummary]) -> str:
 
 def table_to_csv(table: Table) -> str:
     """A table as it is printed: each cell, and what places it in a column of its own."""
-    head = [text for column in table.columns for text in (column.full, f"{column.head} detail")]
+    heads = [column.head for column in table.columns]
+    groups = [f"{column.group}: " if heads.count(column.head) > 1 else "" for column in table.columns]
+    named = zip(groups, table.columns, strict=True)
+    head = [text for group, column in named for text in (group + column.full, f"{group}{column.head} detail")]
     rows = [[text for cell in line.cells for text in (cell.text, cell.detail)] for line in table.lines]
     used = [i for i in range(len(head)) if i % 2 == 0 or any(row[i] for row in rows)]
     return _csv([head[i] for i in used], [[row[i] for i in used] for row in rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -16,26 +16,37 @@ from .contenders import anchor_roles, method_key, options_text
 from .cost_figures import cost_figure, training_figure
 from .drawing import Illustration
 from .formats import escape_markdown, table_to_csv, to_csv, to_latex, to_markdown
+from .heat_figures import coverage_figure, skill_figure
+from .learning_figures import learning_figure
 from .narrative import DEFINITIONS, Verdict, verdict
-from .posterior_figures import joint_figure, marginal_figure, picture_figure
+from .picture_figures import picture_figure
+from .posterior_figures import joint_figure, marginal_figure
+from .published import published_table
+from .remarks import remarks_html, remarks_markdown
 from .style import Look, looks
 from .summary import TaskSummary, summarise
 from .tables import (
     Table,
     cost_table,
+    fits_table,
+    jobs_table,
     main_table,
     parameter_tables,
     trouble_table,
 )
 
+LISTED = 30
+"""Jobs whose commands the Markdown page lists itself."""
+
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """What the page says of one task."""
+    """What the page says of one task at one budget. ``beside`` are further tables that are shown at once."""
 
     summary: TaskSummary
     verdict: Verdict
     table: Table
+    beside: tuple[Table, ...]
     parameters: tuple[Table, ...]
     figures: tuple[Illustration, ...]
 
@@ -44,23 +55,26 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write the report of ``results`` into ``folder`` and return the path of its page, ``index.html``.
 
     Besides it: ``README.md``, ``tables/`` (Markdown, CSV, LaTeX; ``numbers.csv`` holds every number exactly) and
-    ``figures/`` (SVG, PNG). The same results give the same bytes. Files of other names are left alone.
+    ``figures/`` (PNG, and SVG where it is not very large). The same results give the same bytes. Files of other names
+    are left alone.
     """
     look = report_looks(results)
-    sections = tuple(_section(summary, results, look) for summary in summarise(results))
+    sections = _sections(results, look)
     overview = cost_figure([section.summary for section in sections], look)
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
         _write_table(folder, section.table)
-        for table in section.parameters:
+        for table in (*section.beside, *section.parameters):
             _write_table(folder, table)
-    _write_table(folder, cost_table(results))
+    for table in (cost_table(results), jobs_table(results)):
+        _write_table(folder, table)
     _write_table(folder, trouble_table(results))
     write_text(folder / "tables" / "numbers.csv", to_csv(results, [section.summary for section in sections]))
     (folder / "figures").mkdir(exist_ok=True)
     figures = [f for section in sections for f in section.figures] + ([overview] if overview else [])
     for figure in figures:
-        (folder / "figures" / f"{figure.name}.svg").write_bytes(figure.svg)
+        if figure.light:
+            (folder / "figures" / f"{figure.name}.svg").write_bytes(figure.svg)
         (folder / "figures" / f"{figure.name}.png").write_bytes(figure.png)
     write_text(folder / "README.md", _readme(results, sections, overview))
     path = folder / "index.html"
@@ -75,19 +89,39 @@ def report_looks(results: Results) -> dict[str, Look]:
     return looks(results.labels, exact, others)
 
 
-def _section(summary: TaskSummary, results: Results, look: Mapping[str, Look]) -> Section:
-    figures = [
-        *calibration_figures(summary, look),
-        rank_figure(summary, look, results.draws),
-        marginal_figure(summary, look),
-        joint_figure(summary, look),
-        picture_figure(summary, look),
-        training_figure(summary, look),
-    ]
+def _sections(results: Results, look: Mapping[str, Look]) -> tuple[Section, ...]:
+    """A section for each task and budget. Single posteriors are shown at a task's largest budget alone."""
+    found = []
+    for _, group in groupby(summarise(results), key=lambda summary: summary.info.name):
+        summaries = list(group)
+        for summary in summaries:
+            last = summary is summaries[-1]
+            found.append(_section(summary, results, look, summaries if last else []))
+    return tuple(found)
+
+
+def _section(
+    summary: TaskSummary, results: Results, look: Mapping[str, Look], budgets: Sequence[TaskSummary]
+) -> Section:
+    """A section; ``budgets`` are the summaries of its task where it is the one of the largest budget, else none."""
+    figures = [skill_figure(summary, look), coverage_figure(summary, look), *calibration_figures(summary, look)]
+    beside = [fits_table(summary)]
+    if budgets:
+        figures += [
+            rank_figure(summary, look, results.draws),
+            learning_figure(budgets, look),
+            marginal_figure(summary, look),
+            joint_figure(summary, look),
+            picture_figure(summary, look),
+            training_figure(summary, look),
+        ]
+        own = [published for published in results.published if published.task == summary.info.name]
+        beside += [published_table(published, summary, i) for i, published in enumerate(own)]
     return Section(
         summary=summary,
         verdict=verdict(summary),
         table=main_table(summary, results),
+        beside=tuple(table for table in beside if table is not None),
         parameters=parameter_tables(summary),
         figures=tuple(figure for figure in figures if figure is not None),
     )
@@ -124,6 +158,7 @@ def _html(
         jobs=[(job, results.labels[method_key(results, job)]) for job in results.jobs],
         definitions=DEFINITIONS,
         looks=look,
+        remarks=remarks_html(results.remarks),
         runs=_runs,
         options_text=options_text,
     )
@@ -147,11 +182,14 @@ def _readme_lines(results: Results, sections: tuple[Section, ...], overview: Ill
         "report as one page that needs no other file: [index.html](index.html). Every number, exact: "
         "[tables/numbers.csv](tables/numbers.csv).\n"
     )
+    if results.remarks:
+        yield f"## Remarks\n\n{remarks_markdown(results.remarks)}\n"
     for section in sections:
         summary = section.summary
         yield f"## {escape_markdown(summary.title)}\n"
         yield f"{escape_markdown(section.verdict.text)}\n"
-        yield from _markdown_table(section.table)
+        for table in (section.table, *section.beside):
+            yield from _markdown_table(table)
         tables = ", ".join(
             f"[{t.name.removeprefix(summary.name + '-')}](tables/{t.name}.md)" for t in section.parameters
         )
@@ -169,8 +207,11 @@ def _readme_lines(results: Results, sections: tuple[Section, ...], overview: Ill
     yield "## Definitions\n"
     yield from (f"- **{term}.** {escape_markdown(meaning)}" for term, meaning in DEFINITIONS)
     yield f"\n## Reproduce\n\n    {' '.join(results.command.split())}\n"
-    yield "A single job is made again and shown by\n"
-    for job in results.jobs:
+    if len(results.jobs) > LISTED:
+        yield f"The commands that show each of {len(results.jobs)} jobs and make it again: [jobs](tables/jobs.md)."
+    else:
+        yield "A single job is made again and shown by\n"
+    for job in results.jobs if len(results.jobs) <= LISTED else ():
         name = f"{job.rows[0].task}, {escape_markdown(results.labels[method_key(results, job)])}"
         yield f"- {name}: `posterior-bench show {job.job}`, `{' '.join(job.command.split()).replace('`', '')}`"
     versions = ", ".join(f"{escape_markdown(n)} {escape_markdown(v)}" for n, v in sorted(results.environment.items()))

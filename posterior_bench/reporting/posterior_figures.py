@@ -1,4 +1,4 @@
-"""Figures of single posteriors: marginals against prior and truth, two parameters together, the simulator's picture."""
+"""Figures of single posteriors: marginals against prior and truth, two parameters together."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from collections.abc import Mapping, Sequence
 import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from .. import registry
-from ..contracts import HasPicture
 from ..running.results import Artefact
-from ..runtime import scope, seed_for
 from .arviz_bridge import density_curve
+from .contenders import Contender
 from .drawing import (
-    WIDTH,
     Illustration,
     band_patch,
     finish,
+    group_panels,
     legend,
     legend_above,
     lowest,
+    method_groups,
     panels,
     parameter_label,
     plain,
@@ -38,52 +36,75 @@ MEASUREMENTS = 3
 COLUMNS = 5
 """Parameters whose marginals are shown: at most four informed ones, then others."""
 
-PICTURE_DRAWS = 100
-"""Draws that a simulator is asked to picture."""
-
 TRUTH = "#b2182b"
 
 
 def marginal_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustration | None:
     """Posterior marginals of a few measurements, all methods over the prior, with the truth."""
-    drawn = _drawn(summary)
+    drawn = first_draws(summary)
     if not drawn:
         return None
     order = {p.name: i for i, p in enumerate(summary.info.parameters)}
     names = [*summary.informed[:4], *summary.others][:COLUMNS]
     first = next(iter(drawn.values()))
-    rows = min(MEASUREMENTS, len(first.truth))
+    scored = [c for c in summary.scored if c.key in drawn and not looks_like_prior(summary, c.key)]
+    groups = [[c for c in group if c.key in drawn] for group in method_groups(summary.contenders)]
+    anchors = [c for c in scored if c.role]
     zoomed = False
+
+    def draw(axes: Axes, row: int, name: str, shown: Sequence[Contender]) -> None:
+        nonlocal zoomed
+        column = order[name]
+        samples = {c.key: drawn[c.key].draws[:, row, column] for c in shown}
+        zoomed |= _marginal(axes, samples, first.prior[:, column], float(first.truth[row, column]), looks)
+
     with sheet():
-        figure, all_axes = panels(rows * len(names), len(names), 1.75)
-        for index, axes in enumerate(all_axes):
-            row, name = index // len(names), names[index % len(names)]
-            column = order[name]
-            samples = {key: a.draws[:, row, column] for key, a in drawn.items()}
-            prior, truth = first.prior[:, column], float(first.truth[row, column])
-            priors = [key for key in samples if looks_like_prior(summary, key)]
-            zoomed |= _marginal(axes, {k: v for k, v in samples.items() if k not in priors}, prior, truth, looks)
-            parameter = summary.info.parameters[column]
-            if row == rows - 1:
-                axes.set_xlabel(parameter_label(parameter))
-            if row == 0 and name in summary.informed:
-                axes.set_title("informed", fontsize="small", color="#4d4d4d", style="italic")
-            if index % len(names) == 0:
-                axes.set_ylabel(f"measurement {row}\ndensity")
-        shown = [c for c in summary.scored if c.key in drawn and not looks_like_prior(summary, c.key)]
-        truth_line = Line2D([], [], color=TRUTH, linestyle="--", label="truth")
-        legend(figure, shown, looks, [band_patch("prior"), truth_line])
+        extra = [band_patch("prior"), Line2D([], [], color=TRUTH, linestyle="--", label="truth")]
+        if len(groups) == 1:
+            rows = min(MEASUREMENTS, len(first.truth))
+            figure, all_axes = panels(rows * len(names), len(names), 1.75)
+            for index, axes in enumerate(all_axes):
+                row, name = index // len(names), names[index % len(names)]
+                draw(axes, row, name, scored)
+                if row == rows - 1:
+                    axes.set_xlabel(parameter_label(summary.info.parameters[order[name]]))
+                if row == 0 and name in summary.informed:
+                    axes.set_title("informed", fontsize="small", color="#4d4d4d", style="italic")
+                if index % len(names) == 0:
+                    axes.set_ylabel(f"measurement {row}\ndensity")
+            legend(figure, scored, looks, extra)
+        else:
+            names = [*summary.informed[:3], *summary.others][:4]
+            rows = min(2, len(first.truth))
+            cells = [(row, name) for row in range(rows) for name in names]
+            figure, grid = group_panels(len(cells), groups, looks, 1.25, sharex=False)
+            for (row, name), own in zip(cells, grid, strict=True):
+                kind = "informed" if name in summary.informed else "other"
+                own[0].set_ylabel(f"measurement {row}\n{kind}\ndensity", fontsize=8.2)
+                for axes, group in zip(own, groups, strict=True):
+                    draw(axes, row, name, [*group, *anchors])
+                    axes.set_xlabel(parameter_label(summary.info.parameters[order[name]]), labelpad=1)
+                _align(own)
+            legend(figure, anchors, looks, extra)
         zoom = " Where posteriors are much narrower than the prior, the axis shows their range alone." if zoomed else ""
         return finish(
             figure,
             f"{summary.name}-marginals",
             "Posterior marginals",
-            f"Marginal posteriors of the first {rows} test measurements (rows), over the prior (grey) and the true "
+            f"Marginal posteriors of the first {rows} test measurements, over the prior (grey) and the true "
             "parameter (dashed red); kernel density estimates by ArviZ, first fit of each method. A good posterior "
             "lies on the exact reference, where there is one (black). One truth says nothing of calibration: it may "
             f"well lie in a tail.{zoom}",
             f"Marginal posterior densities of {', '.join(names)} for {rows} measurements of {summary.title}.",
         )
+
+
+def _align(row: Sequence[Axes]) -> None:
+    """Panels of one quantity with the same axes, so that groups of methods can be compared."""
+    ends = [axes.get_xlim() for axes in row]
+    for axes in row:
+        axes.set_xlim(min(low for low, _ in ends), max(high for _, high in ends))
+        axes.set_ylim(0, max(axes.get_ylim()[1] for axes in row))
 
 
 def looks_like_prior(summary: TaskSummary, key: str) -> bool:
@@ -140,7 +161,7 @@ def _bounds(prior: Tensor) -> tuple[float | None, float | None]:
 
 def joint_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustration | None:
     """Draws of the two best known parameters together, one panel a method, over those of the reference."""
-    drawn = {key: a for key, a in _drawn(summary).items() if not looks_like_prior(summary, key)}
+    drawn = {key: a for key, a in first_draws(summary).items() if not looks_like_prior(summary, key)}
     names = [*summary.informed, *summary.others][:2]
     if len(names) < 2 or not drawn:
         return None
@@ -193,80 +214,6 @@ def _dots(axes: Axes, points: Tensor, colour: str, alpha: float) -> None:
     )
 
 
-def picture_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustration | None:
-    """The simulator's own picture of the draws for one measurement, one panel a method; ``None`` where it has none."""
-    drawn = _drawn(summary)
-    try:
-        simulator = registry.build("simulators", summary.info.simulator, summary.info.options)
-    except registry.PluginError:
-        return None
-    if not isinstance(simulator, HasPicture) or not drawn:
-        return None
-    shown = [c for c in summary.scored if c.key in drawn]
-    y = next(iter(drawn.values())).y[0]
-    draws = {c.key: drawn[c.key].draws[:PICTURE_DRAWS, 0] for c in shown}
-    problem = ""
-    with sheet(), scope(seed_for("picture", summary.name), threads=torch.get_num_threads()):
-        columns, height = _picture_shape(simulator, torch.cat(list(draws.values())), y)
-        figure, all_axes = panels(len(shown), columns, height, sharex=True, sharey=True)
-        for axes, c in zip(all_axes, shown, strict=True):
-            problem = _draw_picture(simulator, axes, draws[c.key], y) or problem
-            axes.set_title(plain(c.label), color=looks[c.key].ink)
-        lowest(all_axes)
-        _share_texts(figure, all_axes)
-        failed = f" The simulator could not draw all of them ({problem})." if problem else ""
-        return finish(
-            figure,
-            f"{summary.name}-picture",
-            "What the draws look like",
-            f"{PICTURE_DRAWS} draws of each method for the first test measurement, as the simulator pictures them. All "
-            "panels belong to the same measurement; the prior, where shown, is what is possible without it, the exact "
-            f"reference all that is possible with it.{failed}",
-            f"The simulator's picture of posterior draws on {summary.title}, one panel for each of "
-            f"{', '.join(c.label for c in shown)}.",
-        )
-
-
-def _draw_picture(simulator: HasPicture, axes: Axes, theta: Tensor, y: Tensor) -> str:
-    """Let the simulator draw; return what went wrong. A picture is decoration: it must not cost the report."""
-    try:
-        simulator.picture(axes, theta, y)
-    except Exception as error:
-        axes.text(0.5, 0.5, "no picture", transform=axes.transAxes, horizontalalignment="center")
-        return f"{type(error).__name__}: {error}"
-    return ""
-
-
-def _picture_shape(simulator: HasPicture, theta: Tensor, y: Tensor) -> tuple[int, float]:
-    """Panels a row and their height in inches, such that a picture of fixed aspect fills its panel."""
-    axes = Figure().subplots()
-    _draw_picture(simulator, axes, theta, y)
-    if axes.get_aspect() == "auto":
-        return 3, 3.0
-    ratio = axes.get_data_ratio() * float(axes.get_aspect())
-    columns = 5 if ratio > 1.2 else 4 if ratio > 0.8 else 3
-    return columns, min(5.0, max(1.5, ratio * 0.85 * WIDTH / columns))
-
-
-def _share_texts(figure: Figure, all_axes: Sequence[Axes]) -> None:
-    """One legend and one label an axis for all panels, where the simulator gave each its own."""
-    entries: dict[str, Artist] = {}
-    for axes in all_axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-        own = axes.get_legend()
-        if own is not None:
-            own.remove()
-    if entries:
-        legend_above(figure, list(entries.values()))
-    for axis, write in (("xlabel", figure.supxlabel), ("ylabel", figure.supylabel)):
-        texts = {axes.properties()[axis] for axes in all_axes}
-        if len(texts) == 1:
-            write(texts.pop(), fontsize="medium")
-            for axes in all_axes:
-                axes.set(**{axis: ""})
-
-
 def _focus(all_axes: Sequence[Axes], samples: Sequence[Tensor]) -> None:
     """Limits that hold 99.5 % of each method's draws: a few stray ones must not shrink the rest."""
     edges = torch.tensor([0.0025, 0.9975], dtype=samples[0].dtype)
@@ -278,7 +225,7 @@ def _focus(all_axes: Sequence[Axes], samples: Sequence[Tensor]) -> None:
         axes.set_ylim(float((low - pad)[1]), float((high + pad)[1]))
 
 
-def _drawn(summary: TaskSummary) -> dict[str, Artefact]:
+def first_draws(summary: TaskSummary) -> dict[str, Artefact]:
     """The artefact of each method's first fit that left draws."""
     found = {}
     for c in summary.scored:

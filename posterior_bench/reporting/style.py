@@ -8,22 +8,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255")
-"""Six colours of Okabe & Ito's set for colour-blind readers (Wong, Nature Methods 8, 441, 2011), and one of Tol's.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#332288", "#999933")
+"""Six colours of Okabe & Ito's set for colour-blind readers (Wong, Nature Methods 8, 441, 2011), and three of Tol's.
 Its yellow is too faint on white; black and grey are kept for the anchors."""
 
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (5, 1.5, 1.5, 1.5))
 """Dash patterns (points on, points off) of the laps through the palette; the first is solid."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""Markers, one a colour, so that colour is never the only sign."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "h")
+"""Markers, one a colour in each lap through the palette, so that colour is never the only sign."""
 
 ANCHOR_DASHES: tuple[tuple[float, ...], ...] = ((4, 2), (1, 1.5), (7, 2, 1.5, 2), (9, 3))
 """Dash patterns of the anchors other than the reference."""
 
 REFERENCE_COLOUR, ANCHOR_COLOUR, BAND_COLOUR = "#000000", "#767676", "#d9d9d9"
 
-_SALT = 19947
+_SALT = 46063
 """Chosen so that methods which are often compared start from different colours. It says nothing else."""
 
 MISSING = "–"
@@ -75,7 +75,7 @@ def looks(methods: Iterable[str], reference: Iterable[str] = (), other_anchors: 
         slots = [(lap, (wish + step) % len(PALETTE)) for lap in range(len(DASHES)) for step in range(len(PALETTE))]
         lap, place = next((slot for slot in slots if slot not in taken), (0, wish))
         taken.add((lap, place))
-        found[method] = Look(PALETTE[place], DASHES[lap], MARKERS[place])
+        found[method] = Look(PALETTE[place], DASHES[lap], MARKERS[(place + 4 * lap) % len(MARKERS)])
     return found
 
 

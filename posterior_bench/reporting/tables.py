@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..running.results import Results
+import torch
+
+from ..evaluation import mean_interval
+from ..running.results import JobResult, Results
 from .cells import (
     Cell,
     calibration_cell,
@@ -20,9 +23,9 @@ from .cells import (
     skill_cell,
     verdict_cell,
 )
-from .contenders import INFORMED, method_key, root_mean_square, worst
-from .style import MISSING, number, percent, significant
-from .summary import MARGIN, TaskSummary
+from .contenders import INFORMED, Contender, Number, method_key, worst
+from .style import MISSING, interval, number, percent, significant
+from .summary import INFORMED_MAP_ERROR, MARGIN, TaskSummary
 
 SHOWN = 4
 """Informed parameters with a column of their own; the worst of the rest is named in the column after them."""
@@ -124,7 +127,7 @@ def main_table(summary: TaskSummary, results: Results) -> Table:
             skill_cell(c),
             *(calibration_cell(c.score(f"calibration_error/{name}")) for name in shown),
             *((others,) if hidden else ()),
-            error_cell(root_mean_square(c, "map_error", summary.informed)),
+            error_cell(c.score(INFORMED_MAP_ERROR)),
             error_cell(c.score("map_error")),
             plain_cell(
                 c.score("map_resimulation_error"),
@@ -148,12 +151,13 @@ def main_table(summary: TaskSummary, results: Results) -> Table:
 
 
 def parameter_tables(summary: TaskSummary) -> tuple[Table, ...]:
-    """One table a quantity: every parameter, the informed ones first, against every method."""
+    """One table a quantity: every method against every parameter, the informed ones first."""
     contenders = summary.scored
+    units = {p.name: p.unit for p in summary.info.parameters}
     columns = (
-        Column("Parameter", METHOD, numeric=False),
-        Column("Informed", METHOD, numeric=False),
-        *(Column(c.label, TRUST) for c in contenders),
+        Column("Method", METHOD, numeric=False),
+        *(Column(name, "informed by the data", units[name]) for name in summary.informed),
+        *(Column(name, "other parameters", units[name]) for name in summary.others),
     )
     quantities = (
         ("calibration_error", "calibration-error", "Calibration error in %, null band below", calibration_cell),
@@ -172,27 +176,90 @@ def parameter_tables(summary: TaskSummary) -> tuple[Table, ...]:
             error_cell,
         ),
     )
-    units = {p.name: p for p in summary.info.parameters}
     tables = []
     for metric, name, caption, cell in quantities:
         lines = []
-        for parameter in (*summary.informed, *summary.others):
-            head = Cell(parameter, units[parameter].unit)
-            row = [cell(c.score(f"{metric}/{parameter}")) for c in contenders]
-            lines.append(Line((head, Cell("yes" if parameter in summary.informed else "no"), *row)))
-        if any(c.score(f"{metric}/{p}") for c in contenders for p in units):
+        for c in contenders:
+            row = [cell(c.score(f"{metric}/{parameter}")) for parameter in summary.names]
+            lines.append(Line((method_cell(c), *row), bool(c.role), c.key))
+        if any(c.score(f"{metric}/{p}") for c in contenders for p in summary.names):
             full = f"{summary.title}: {caption[0].lower() if caption[1].islower() else caption[0]}{caption[1:]}"
             tables.append(Table(f"{summary.name}-{name}", full, columns, tuple(lines)))
     return tuple(tables)
 
 
+def fits_table(summary: TaskSummary) -> Table | None:
+    """How much of each number is the fit and how much the test set; ``None`` where every method has one fit."""
+    if summary.fits <= 1:
+        return None
+    first = summary.informed[:1]
+    metrics = [(f"calibration_error/{name}", f"calibration error of {name}", "%", 100.0) for name in first]
+    metrics += [
+        (INFORMED_MAP_ERROR, "MAP error, informed", "prior sd", 1.0),
+        ("map_resimulation_error", "MAP re-simulation error", "sd of y", 1.0),
+    ]
+    columns = [
+        Column("Method", METHOD, numeric=False),
+        Column("Fits", METHOD, "succeeded"),
+        Column("mean", "energy skill"),
+        Column("sd of fit", "energy skill"),
+        Column("sd of test set", "energy skill"),
+        Column("95 % interval", "energy skill", "both"),
+        Column("fits from", "energy skill", "to"),
+    ]
+    for _, head, unit, _ in metrics:
+        columns += [Column("mean", head, unit), Column("sd over fits", head, unit)]
+    lines = []
+    for c in summary.contenders:
+        cells = [Cell(c.label), Cell(f"{len(c.done)} of {len(c.jobs)}", tone="bad" if c.trouble else "")]
+        cells += _skill_parts(c)
+        for metric, _, _, factor in metrics:
+            found = c.score(metric)
+            spread = found.spread if found is not None else None
+            digits = 2 if factor > 1 else 3
+            cells += [
+                Cell(number(factor * found.value, digits)) if found else Cell(tone="muted"),
+                Cell(number(factor * spread, digits)) if spread is not None else Cell(tone="muted"),
+            ]
+        lines.append(Line(tuple(cells), bool(c.role), c.key))
+    notes = (
+        "Two sources of uncertainty, apart: the sd that the choice of a fit (its simulations and its start) gives the "
+        "skill of one fit, and the standard error that the choice of test measurements gives the mean, from two-way "
+        "random effects; 0 where the fits differ by no more than chance. The interval holds both. For the other "
+        "scores the standard deviation over fits. A method with one fit that succeeded says nothing of another.",
+    )
+    caption = f"{summary.title}: what is due to the fit and what to the test set"
+    return Table(f"{summary.name}-fits", caption, tuple(columns), tuple(lines), notes)
+
+
+def _skill_parts(c: Contender) -> list[Cell]:
+    """Mean, sd of the fit, sd of the test set, interval and range over fits of the energy skill."""
+    artefacts = [job.artefact for job in c.done if job.artefact is not None]
+    scores = [a.per_measurement["energy_skill"] for a in artefacts if "energy_skill" in a.per_measurement]
+    if not scores or not all(bool(score.isfinite().all()) for score in scores):
+        return [_plain(c.score("energy_skill")), *[Cell(tone="muted")] * 4]
+    found = mean_interval(torch.stack(scores))
+    ends = [float(score.double().mean()) for score in scores]
+    return [
+        Cell(number(found.mean)),
+        Cell(number(found.sd_fit, 4), tone="" if found.sd_fit is not None else "muted"),
+        Cell(number(found.sd_test, 4)),
+        Cell(interval(found.low, found.high)),
+        Cell(interval(min(ends), max(ends))) if len(ends) > 1 else Cell(tone="muted"),
+    ]
+
+
+def _plain(found: Number | None) -> Cell:
+    return Cell(tone="muted") if found is None else Cell(number(found.value))
+
+
 def cost_table(results: Results) -> Table:
-    """What each job took."""
+    """What the fits of each method took, on average."""
     heads = (
         ("Task", "", False),
         ("Method", "", False),
         ("Budget", "simulations", True),
-        ("Fit", "no.", True),
+        ("Fits", "", True),
         ("Fitting", "s", True),
         ("Drawing", "per s", True),
         ("Scoring", "s", True),
@@ -202,28 +269,48 @@ def cost_table(results: Results) -> Table:
         ("Device", "", False),
         ("Threads", "", True),
     )
+    groups: dict[tuple[str, str, int], list[JobResult]] = {}
+    for job in results.jobs:
+        if job.cost is not None:
+            groups.setdefault((job.rows[0].task, method_key(results, job), job.rows[0].budget), []).append(job)
+    lines = []
+    for (task, key, budget), jobs in groups.items():
+        c = Contender(key, results.labels[key], budget, "", tuple(jobs))
+        costs = [job.cost for job in jobs if job.cost is not None]
+        seconds = [cost.fit_seconds for cost in costs if cost.fit_seconds is not None]
+        calls, invalid = sum(job.rows[0].calls for job in jobs), sum(job.rows[0].invalid for job in jobs)
+        spread = f"{significant(min(seconds))} to {significant(max(seconds))}" if len(seconds) > 1 else ""
+        cells = (
+            Cell(task),
+            Cell(c.label),
+            Cell(f"{budget:,}" if budget else MISSING),
+            Cell(str(len(jobs))),
+            Cell(significant(c.cost("fit_seconds")), spread),
+            Cell(significant(c.cost("draws_per_second"))),
+            Cell(significant(c.cost("score_seconds"))),
+            Cell(number(c.cost("peak_memory_mb"), 0)),
+            Cell(number(c.cost("parameters"), 0)),
+            Cell(f"{invalid:,} of {calls:,}" if calls else MISSING),
+            Cell(", ".join(sorted({cost.device for cost in costs}))),
+            Cell(", ".join(str(threads) for threads in sorted({cost.threads for cost in costs}))),
+        )
+        lines.append(Line(cells, method=key))
+    columns = tuple(Column(head, unit=unit, numeric=numeric) for head, unit, numeric in heads)
+    return Table("cost", "What the jobs took, means over fits", columns, tuple(lines))
+
+
+def jobs_table(results: Results) -> Table:
+    """Each job with the commands that show it and make it again."""
+    columns = tuple(
+        Column(h, numeric=h in ("Budget", "Fit")) for h in ("Task", "Method", "Budget", "Fit", "Status", "Show", "Run")
+    )
     lines = []
     for job in results.jobs:
-        row, cost, label = job.rows[0], job.cost, results.labels[method_key(results, job)]
-        if cost is None:
-            continue
-        texts = (
-            row.task,
-            label,
-            f"{row.budget:,}" if row.budget else MISSING,
-            str(row.repetition + 1),
-            significant(cost.fit_seconds),
-            significant(cost.draws_per_second),
-            significant(cost.score_seconds),
-            number(cost.peak_memory_mb, 0),
-            number(cost.parameters, 0),
-            f"{row.invalid:,} of {row.calls:,}" if row.calls else MISSING,
-            cost.device,
-            str(cost.threads),
-        )
-        lines.append(Line(tuple(Cell(text) for text in texts), method=job.method))
-    columns = tuple(Column(head, unit=unit, numeric=numeric) for head, unit, numeric in heads)
-    return Table("cost", "What each job took", columns, tuple(lines))
+        row, label = job.rows[0], results.labels[method_key(results, job)]
+        texts = (row.task, label, f"{row.budget:,}" if row.budget else MISSING, str(row.repetition + 1), job.status)
+        commands = (f"posterior-bench show {job.job}", " ".join(job.command.split()))
+        lines.append(Line(tuple(Cell(text) for text in (*texts, *commands)), method=job.method))
+    return Table("jobs", "Every job, and the commands that show it and make it again", columns, tuple(lines))
 
 
 def trouble_table(results: Results) -> Table:
@@ -248,7 +335,16 @@ def _notes(summary: TaskSummary, results: Results) -> tuple[str, ...]:
             "intervals are those of the test set alone."
         )
     else:
-        notes.append(f"Means over up to {summary.fits} fits a method; null bands are those of one fit.")
+        notes.append(
+            f"Means over up to {summary.fits} fits a method; null bands are those of one fit. Intervals of the skill "
+            "hold both the fit and the test set, which the table of fits tells apart."
+        )
+        whole = max((len(c.done) for c in summary.competitors), default=0)
+        if summary.compared < whole:
+            notes.append(
+                f"Places and ties compare {summary.compared} fits of each method, since others are missing; the skill "
+                "printed is that of all its fits."
+            )
     if summary.judge:
         names = ", ".join(summary.informed) or "none"
         notes.append(f"Informed by the data (CRPS skill above {INFORMED:g} for {summary.judge}): {names}.")

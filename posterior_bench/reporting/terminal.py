@@ -10,9 +10,9 @@ from rich.text import Text
 
 from ..running.results import Results
 from .cells import Cell, calibration_cell, error_cell, method_cell, place_cell, skill_cell, verdict_cell
-from .contenders import Contender, root_mean_square, worst
+from .contenders import Contender, worst
 from .style import significant
-from .summary import TaskSummary, summarise
+from .summary import INFORMED_MAP_ERROR, TaskSummary, summarise
 
 _STYLE = {"bad": "red", "warn": "yellow", "good": "green", "muted": "dim", "": ""}
 
@@ -56,7 +56,7 @@ def _cells(c: Contender, summary: TaskSummary, first: tuple[str, ...], rivals: s
         skill_cell(c),
         *(calibration_cell(c.score(f"calibration_error/{name}")) for name in first),
         Cell(f"{bad[0]} {cell.text}", cell.detail, cell.tone) if bad else cell,
-        replace(error_cell(root_mean_square(c, "map_error", summary.informed) or c.score("map_error")), detail=""),
+        replace(error_cell(c.score(INFORMED_MAP_ERROR) or c.score("map_error")), detail=""),
         Cell(significant(c.cost("fit_seconds"))),
     ]
 

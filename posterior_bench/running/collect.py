@@ -12,9 +12,9 @@ from pathlib import Path
 from .. import registry
 from ..contracts import Simulator
 from .plan import CHUNK, Job, plan
-from .results import JobResult, Results, TaskInfo
+from .results import JobResult, PublishedTable, Results, TaskInfo
 from .store import Store
-from .suite import Suite
+from .suite import PublishedEntry, Suite
 from .work import environment
 
 
@@ -101,6 +101,8 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
         jobs=tuple(results),
         command=command,
         environment=environments[0] if environments else environment(),
+        published=tuple(_published(entry) for entry in suite.published if entry.task in tasks),
+        remarks=suite.remarks,
     )
 
 
@@ -109,6 +111,18 @@ def _label(job: Job) -> str:
     spec = job.build_method().spec
     label = spec.label or spec.name
     return label if job.label == spec.name else f"{label} ({job.label})"
+
+
+def _published(entry: PublishedEntry) -> PublishedTable:
+    return PublishedTable(
+        task=entry.task,
+        title=entry.title,
+        source=entry.source,
+        note=entry.note,
+        columns=entry.columns,
+        metrics=tuple(metric or None for metric in entry.metrics),
+        rows=tuple((row.label, row.method, row.values) for row in entry.rows),
+    )
 
 
 def _task(job: Job) -> TaskInfo:

@@ -97,15 +97,18 @@ def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
         for name in [*(entry.tasks or ()), *entry.seconds]:
             if name not in known:
                 raise SuiteError(f"methods: {label}: {registry.unknown('task', name, known)}")
+    for table in suite.published:
+        if table.task not in known:
+            raise SuiteError(f"published: {registry.unknown('task', table.task, known)}")
     jobs = []
     for task_name, task_entry, simulator in tasks:
         for label, method_entry, method in methods:
             if method_entry.tasks is not None and task_name not in method_entry.tasks:
                 continue
             trains = method.spec.trains
-            budgets = (task_entry.budgets or suite.budgets) if trains else (0,)
-            for budget in budgets:
-                for repetition in range(suite.repetitions if trains else 1):
+            for place, (budget, repetitions) in enumerate(suite.cells(task_entry) if trains else ((0, 1),)):
+                seconds = method_entry.seconds_at(task_name, place)
+                for repetition in range(repetitions):
                     jobs.append(
                         _job(
                             suite,
@@ -118,6 +121,7 @@ def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
                             method,
                             budget,
                             repetition,
+                            seconds,
                         )
                     )
     chosen = tuple(job for job in jobs if not only or any(_fits(job, pattern) for pattern in only))
@@ -154,6 +158,7 @@ def _job(
     method: Method,
     budget: int,
     repetition: int,
+    seconds: float | None,
 ) -> Job:
     where = address(simulator, task.simulator, task.options)
     process: Simulator = simulator
@@ -169,7 +174,7 @@ def _job(
     fit = digest("fit", SCHEMA, task_name, task_version, where, how, budget, repetition)[:16]
     size = suite.measurements, suite.draws, suite.reference_measurements, suite.reference_draws
     return Job(
-        id=digest("job", fit, test_set, scored_by, *size)[:16],
+        id=digest("job", fit, test_set, scored_by, task.reference, *size)[:16],
         fit=fit,
         suite=suite.name,
         task=task_name,
@@ -193,10 +198,10 @@ def _job(
         simulations=simulations,
         test_set=test_set,
         # exact draws of the simulator's posterior say nothing about measurements of another process
-        has_reference=isinstance(process, HasReference) and reality is None,
+        has_reference=task.reference and isinstance(process, HasReference) and reality is None,
         missing=tuple(unmet(method.spec.needs, simulator)),
         timeout_seconds=60 * suite.timeout_minutes,
-        seconds=entry.seconds.get(task_name),
+        seconds=seconds,
         milliseconds=task.milliseconds,
     )
 

@@ -86,6 +86,29 @@ class TaskInfo:
     invalid_fraction: float = 0.0
 
 
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table from the literature that a report prints beside its own.
+
+    Args:
+        task: whose results stand beside it.
+        title: what it shows.
+        source: citation.
+        note: what can be compared and what cannot.
+        columns: heading of each column.
+        metrics: our metric of each column, ``None`` where there is none.
+        rows: (label as published, our method's key in ``Results.labels`` or ``None``, the cells as published).
+    """
+
+    task: str
+    title: str
+    source: str
+    note: str
+    columns: tuple[str, ...]
+    metrics: tuple[str | None, ...]
+    rows: tuple[tuple[str, str | None, tuple[str, ...]], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Results:
     """Everything of one suite.
@@ -100,6 +123,8 @@ class Results:
         jobs: one a cell, also the skipped and failed ones, in the suite's order.
         command: the command that makes all of it.
         environment: name -> version of what it ran on.
+        published: tables from the literature.
+        remarks: what the authors of the suite say of its outcome, Markdown paragraphs.
     """
 
     suite: str
@@ -112,3 +137,5 @@ class Results:
     jobs: tuple[JobResult, ...]
     command: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    published: tuple[PublishedTable, ...] = ()
+    remarks: str = ""

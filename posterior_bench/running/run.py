@@ -29,6 +29,7 @@ class Unit:
     needs: tuple[str, ...]
     timeout_seconds: float
     weight: float = 0.0
+    turn: int = 0
     needed_by: list[str] = field(default_factory=list)
 
 
@@ -114,7 +115,7 @@ def units_of(jobs: Iterable[Job], store: Store, device: str) -> dict[str, Unit]:
 
     def add(key: str, title: str, call: Callable[[], tuple[str, str]], job: Job, needs: Iterable[str] = ()) -> str:
         if key not in units:
-            units[key] = Unit(key, title, call, None, tuple(needs), job.timeout_seconds, 1e9)
+            units[key] = Unit(key, title, call, None, tuple(needs), job.timeout_seconds, 1e9, job.repetition)
         return key
 
     for job in jobs:
@@ -137,7 +138,8 @@ def units_of(jobs: Iterable[Job], store: Store, device: str) -> dict[str, Unit]:
                         title = f"{job.task}: simulations {index + 1} of {job.chunks}"
                         needs.append(add(key, title, call, job))
         call = functools.partial(work.guarded, work.run_job, job, store, device)
-        units[job.id] = Unit(job.id, job.cell, call, job, tuple(needs), job.timeout_seconds, job.seconds or 0.0)
+        weight = job.seconds or 0.0
+        units[job.id] = Unit(job.id, job.cell, call, job, tuple(needs), job.timeout_seconds, weight, job.repetition)
     for unit in units.values():
         for key in unit.needs:
             units[key].needed_by.append(unit.key)
@@ -145,7 +147,9 @@ def units_of(jobs: Iterable[Job], store: Store, device: str) -> dict[str, Unit]:
 
 
 class _Loop:
-    """Hands units to free slots: what others need first, then the longest, until none is left."""
+    """Hands units to free slots until none is left: first repetitions first, so that a run that is stopped has every
+    cell before any cell twice; of these what others need, then the longest.
+    """
 
     def __init__(
         self, units: dict[str, Unit], slots: Sequence[Slot], store: Store, display: Display, outcome: Outcome
@@ -174,7 +178,7 @@ class _Loop:
 
     def _start(self) -> None:
         ready = [u for u in self.waiting.values() if all(n in self.done for n in u.needs)]
-        ready.sort(key=lambda unit: -unit.weight)  # stable: else in the suite's order
+        ready.sort(key=lambda unit: (unit.turn, -unit.weight))  # stable: else in the suite's order
         for unit in ready:
             if not self.free:
                 return

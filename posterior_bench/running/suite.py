@@ -8,13 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from .. import registry
 from ..records import NAME
 
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 Budget = Annotated[int, Field(ge=1)]
+Repetitions = Annotated[int, Field(ge=1)]
 
 
 class SuiteError(Exception):
@@ -40,7 +41,9 @@ class TaskEntry(_Entry):
         options: of the simulator.
         name: of the task; by default the simulator's.
         budgets: numbers of simulations; by default the suite's.
+        repetitions: fits a cell, one number or one for each budget; by default the suite's.
         reality: the process behind the measurements, where it is another.
+        reference: whether to compare with the simulator's reference, where it has one: not where that is inexact.
         milliseconds: a simulation takes on one core, for the time estimate alone.
     """
 
@@ -48,7 +51,9 @@ class TaskEntry(_Entry):
     options: dict[str, Any] = {}
     name: Name | None = None
     budgets: tuple[Budget, ...] | None = None
+    repetitions: Repetitions | tuple[Repetitions, ...] | None = None
     reality: Source | None = None
+    reference: bool = True
     milliseconds: float | None = Field(default=None, ge=0)
 
 
@@ -60,14 +65,50 @@ class MethodEntry(_Entry):
         options: of the method.
         name: under which the suite reports it; needed where a method stands twice. By default the method's.
         tasks: names of the tasks it runs on; by default all.
-        seconds: a job takes on one core, by task name, for the time estimate alone.
+        seconds: a job takes on one core, by task name, one number or one for each budget; for the time estimate, and
+            so that the longest begin first.
     """
 
     method: str
     options: dict[str, Any] = {}
     name: Name | None = None
     tasks: tuple[str, ...] | None = None
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float | tuple[float, ...]] = {}
+
+    def seconds_at(self, task: str, place: int) -> float | None:
+        """Seconds of a job of ``task`` at its budget number ``place``, as far as the file tells."""
+        found = self.seconds.get(task)
+        return found if found is None or isinstance(found, float) else dict(enumerate(found)).get(place)
+
+
+class PublishedRow(_Entry):
+    """One row of a published table: its label, our method it corresponds to, and the cells as published."""
+
+    label: str
+    method: str | None = None
+    values: tuple[str, ...]
+
+
+class PublishedEntry(_Entry):
+    """A table from the literature, printed beside the suite's own; see ``results.PublishedTable``.
+
+    ``metrics`` names our metric of each column, ``""`` where there is none.
+    """
+
+    task: str
+    title: str
+    source: str
+    note: str
+    columns: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[PublishedRow, ...]
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> PublishedEntry:
+        for what, values in [("metrics", self.metrics), *((row.label, row.values) for row in self.rows)]:
+            if len(values) != len(self.columns):
+                raise ValueError(f"{what} has {len(values)} entries; expected one a column, {len(self.columns)}")
+        return self
 
 
 class Suite(_Entry):
@@ -78,11 +119,13 @@ class Suite(_Entry):
         measurements: T, size of the test set.
         draws: n, posterior draws a measurement.
         budgets: numbers of simulations to learn from.
-        repetitions: fits a cell, each on simulations of its own.
+        repetitions: fits a cell, each on simulations of its own; one number or one for each budget.
         reference_measurements: so many of the test set are compared with the reference.
         reference_draws: exact draws for each of them.
         timeout_minutes: a job that takes longer is a failure.
+        remarks: what is to be said of the outcome, Markdown; printed with the report.
         tasks, methods: the entries; every method runs on every task unless it names some.
+        published: tables from the literature to stand beside.
     """
 
     name: Name
@@ -91,12 +134,32 @@ class Suite(_Entry):
     measurements: int = Field(default=1000, ge=20)
     draws: int = Field(default=500, ge=20)
     budgets: tuple[Budget, ...] = (10_000,)
-    repetitions: int = Field(default=1, ge=1)
+    repetitions: Repetitions | tuple[Repetitions, ...] = 1
     reference_measurements: int = Field(default=200, ge=1)
     reference_draws: int = Field(default=1000, ge=2)
     timeout_minutes: float = Field(default=60.0, gt=0)
+    remarks: str = ""
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
+    published: tuple[PublishedEntry, ...] = ()
+
+    @model_validator(mode="after")
+    def _repetitions_fit_budgets(self) -> Suite:
+        for task in self.tasks:
+            self.cells(task)
+        return self
+
+    def cells(self, task: TaskEntry) -> tuple[tuple[int, int], ...]:
+        """The budgets of a task, each with its number of repetitions."""
+        budgets = task.budgets or self.budgets
+        found = self.repetitions if task.repetitions is None else task.repetitions
+        repetitions = (found,) * len(budgets) if isinstance(found, int) else found
+        if len(repetitions) != len(budgets):
+            raise ValueError(
+                f"task {task.name or task.simulator}: {len(repetitions)} repetitions for {len(budgets)} budgets; "
+                "expected one number, or one for each budget"
+            )
+        return tuple(zip(budgets, repetitions, strict=True))
 
 
 def shipped() -> dict[str, Path]:

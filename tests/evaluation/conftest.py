@@ -75,7 +75,11 @@ class LinearGaussian:
         return y @ self.gain.T + shift * self.sd + scale * noise
 
     def density(self, y: Tensor, scale: float = 1.0) -> Callable[[Tensor], Tensor]:
-        return MultivariateNormal(y @ self.gain.T, scale**2 * self.covariance).log_prob
+        def log_density(theta: Tensor) -> Tensor:
+            mean = y[: theta.shape[1]] @ self.gain.T
+            return MultivariateNormal(mean, scale**2 * self.covariance).log_prob(theta)
+
+        return log_density
 
     def exact(self, truth: Truth, n: int) -> Draws:
         return Draws(self.draws(truth.y, n), self.density(truth.y))

@@ -8,7 +8,7 @@ from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from posterior_bench import Draws
 from posterior_bench.evaluation import MAPEstimate
-from posterior_bench.evaluation.map_estimate import bandwidth, map_estimate, map_estimate_density
+from posterior_bench.evaluation.map_estimate import MEASUREMENTS, bandwidth, map_estimate, map_estimate_density
 
 
 def loops(draws: torch.Tensor) -> torch.Tensor:
@@ -49,13 +49,14 @@ def test_error_is_the_closed_form_of_a_gaussian(problem, by_name):
     for k, name in enumerate("abc"):
         score = scores[f"map_error_density/{name}"]
         assert score.value == pytest.approx(math.sqrt(float(ratio[k])), abs=4 * score.std_error + 0.005)
-        assert score.std_error == pytest.approx(math.sqrt(float(ratio[k])) / math.sqrt(2 * 4000), rel=0.15)
+        assert score.std_error == pytest.approx(math.sqrt(float(ratio[k])) / math.sqrt(2 * MEASUREMENTS), rel=0.15)
     total = math.sqrt(float(ratio.mean()))
     assert scores["map_error_density"].value == pytest.approx(
         total, abs=4 * scores["map_error_density"].std_error + 0.005
     )
     assert 1.0 < scores["map_error"].value / total < 1.08  # mean shift adds its own noise
     for score in scores.values():
+        assert len(score.per_measurement) == MEASUREMENTS < len(truth.theta)
         assert math.sqrt(float(score.per_measurement.mean())) == pytest.approx(score.value)
 
 

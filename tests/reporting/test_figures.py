@@ -10,9 +10,10 @@ import torch
 from matplotlib.figure import Figure
 
 from posterior_bench import Parameter
-from posterior_bench.reporting import calibration_figures, cost_figures, posterior_figures
+from posterior_bench.reporting import calibration_figures, cost_figures, picture_figures, posterior_figures
 from posterior_bench.reporting.drawing import parameter_label
 from posterior_bench.reporting.page import report_looks
+from posterior_bench.reporting.style import MARKERS
 from posterior_bench.reporting.summary import TaskSummary
 from posterior_bench.running.results import Results
 
@@ -90,9 +91,7 @@ def test_skill_against_cost_shows_who_fails_the_gate(
     look = report_looks(results)
     cost_figures.cost_figure(summaries, look)
     marks = {
-        line.get_color(): line.get_markerfacecolor()
-        for line in drawn[0].axes[0].lines
-        if line.get_marker() in "osD^vPX"
+        line.get_color(): line.get_markerfacecolor() for line in drawn[0].axes[0].lines if line.get_marker() in MARKERS
     }
     assert marks[look["exact_twin"].colour] == look["exact_twin"].colour
     assert marks[look["too_narrow"].colour] == "white"
@@ -178,7 +177,7 @@ def test_the_simulators_picture(
     path = tmp_path / f"drawn_{broken}.py"
     path.write_text(PICTURE)
     info = replace(summaries[0].info, simulator=f"{path}:Drawn", options={"broken": broken})
-    found = posterior_figures.picture_figure(replace(summaries[0], info=info), report_looks(results))
+    found = picture_figures.picture_figure(replace(summaries[0], info=info), report_looks(results))
     assert found is not None
     assert ("RuntimeError: no ink" in found.caption) == broken
-    assert posterior_figures.picture_figure(summaries[0], report_looks(results)) is None  # no such simulator here
+    assert picture_figures.picture_figure(summaries[0], report_looks(results)) is None  # no such simulator here

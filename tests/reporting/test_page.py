@@ -13,7 +13,7 @@ from gaussian_results import LABELS, without_tensors
 from posterior_bench.reporting import write_report
 from posterior_bench.reporting.page import report_looks
 from posterior_bench.reporting.style import PALETTE
-from posterior_bench.running.results import Results
+from posterior_bench.running.results import PublishedTable, Results
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -116,10 +116,34 @@ def test_names_from_users_are_text(results: Results, tmp_path: Path) -> None:
     page = _read(path)
     assert not any(tag == "script" for tag, _ in page.tags)
     assert page.text.count("<script>alert('x')</script>") > 10
-    assert not list((tmp_path / "evil" / "figures").iterdir())  # without artefacts there is nothing to draw
+    figures = {path.stem for path in (tmp_path / "evil" / "figures").iterdir()}
+    assert figures == {f"{task}-{kind}" for task in ("linear", "scaled") for kind in ("skill", "coverage")}  # of rows
     markdown = (tmp_path / "evil" / "README.md").read_text(encoding="utf-8")
     prose = [line for line in markdown.splitlines() if not line.startswith("    ") and "`" not in line]
     assert not any("<script>" in line for line in prose)
+
+
+def test_remarks_and_published_tables_stand_in_both_pages(results: Results, tmp_path: Path) -> None:
+    published = PublishedTable(
+        "linear",
+        f"{EVIL} table",
+        EVIL,
+        EVIL,
+        ("Cal.", "MAP"),
+        ("calibration_error/depth", "map_error/informed"),
+        ((EVIL, "exact_twin", ("1 %", "0.5")),),
+    )
+    changed = without_tensors(results, remarks=f"**Mind** this. {EVIL}", published=(published,))
+    path = write_report(changed, tmp_path)
+    page = _read(path)
+    assert not any(tag == "script" for tag, _ in page.tags)
+    assert ("strong", {}) in page.tags
+    assert "Mind this." in page.text
+    assert "as printed" in page.text
+    markdown = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "## Remarks\n\n**Mind** this. &lt;script&gt;" in markdown
+    assert "Cal.:<br>as printed" in markdown
+    assert (tmp_path / "tables" / "linear-published.csv").is_file()
 
 
 def test_importing_the_package_draws_nothing() -> None:

@@ -4,7 +4,7 @@ import csv
 import io
 from dataclasses import replace
 
-from gaussian_results import LABELS, without_tensors
+from gaussian_results import without_tensors
 from rich.console import Console
 
 from posterior_bench.reporting import terminal_tables
@@ -83,10 +83,12 @@ def test_by_parameter_the_informed_come_first(summaries: tuple[TaskSummary, ...]
         "map-error",
     ]
     for table in tables:
-        assert [line.cells[0].text for line in table.lines] == ["depth", "slope", "hidden"]
-        assert [line.cells[1].text for line in table.lines] == ["yes", "yes", "no"]
-    column = [c.head for c in tables[1].columns].index(LABELS["too_narrow"])
-    assert all(line.cells[column].text.startswith("−") and line.cells[column].tone == "bad" for line in tables[1].lines)
+        assert [column.head for column in table.columns] == ["Method", "depth", "slope", "hidden"]
+        assert [column.group for column in table.columns[1:]] == ["informed by the data"] * 2 + ["other parameters"]
+        assert [column.unit for column in table.columns[1:]] == ["mm", "rad", ""]
+        assert [line.method for line in table.lines] == ["exact_twin", "too_narrow", "reference", "prior"]
+    narrow = next(line for line in tables[1].lines if line.method == "too_narrow")
+    assert all(cell.text.startswith("−") and cell.tone == "bad" for cell in narrow.cells[1:])
 
 
 def test_the_long_table_holds_every_number_exactly(summaries: tuple[TaskSummary, ...], results: Results) -> None:

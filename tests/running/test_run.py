@@ -12,7 +12,7 @@ import torch
 
 from posterior_bench.running.collect import collect, estimate, time_left
 from posterior_bench.running.plan import plan
-from posterior_bench.running.run import run
+from posterior_bench.running.run import Silent, run
 from posterior_bench.running.store import Store
 from posterior_bench.running.suite import load_suite
 from posterior_bench.runtime import load_tensors
@@ -55,6 +55,21 @@ def test_every_job_leaves_rows_artefact_cost_and_fit(make_suite, tmp_path):
     assert cost.peak_memory_mb > 10
     assert store.fit(jobs[0]).exists()
     assert not list(tmp_path.glob("**/.part-*"))
+
+
+def test_every_cell_is_done_once_before_any_is_done_twice(make_suite, tmp_path):
+    class Order(Silent):
+        def __init__(self):
+            self.repetitions = []
+
+        def end(self, unit, status, reason, seconds):
+            if unit.job is not None:
+                self.repetitions.append(unit.job.repetition)
+
+    order = Order()
+    jobs = plan(make_suite(["Gaussian"], ["Regression", "Noisy"], budgets=[100, 200], repetitions=[3, 2]))
+    run(jobs, Store(tmp_path), workers=0, display=order)
+    assert order.repetitions == [0] * 4 + [1] * 4 + [2] * 2
 
 
 def test_a_second_run_does_nothing(make_suite, tmp_path):

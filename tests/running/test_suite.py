@@ -109,3 +109,37 @@ def test_an_edited_plugin_never_meets_its_old_rows(tmp_path):
         suite = Suite(name="toys", methods=[{"method": f"{place}/toys.py:Regression"}], **entries)
         ids.append(plan(suite)[0].id)
     assert ids[0] != ids[1]
+
+
+def test_each_budget_may_have_its_own_repetitions(tmp_path):
+    text = GOOD.replace('simulator = "inv', 'budgets = [10, 20]\nrepetitions = [3, 1]\nsimulator = "inv').replace(
+        '"prior"', '"abc_rejection"'
+    )
+    jobs = plan(load_suite(written(tmp_path, text)))
+    assert [(job.budget, job.repetition) for job in jobs] == [(10, 0), (10, 1), (10, 2), (20, 0)]
+    with pytest.raises(SuiteError, match="2 repetitions for 1 budgets"):
+        load_suite(written(tmp_path, text.replace("[10, 20]", "[10]")))
+
+
+PUBLISHED = """
+[[published]]
+task = "inverse_kinematics"
+title = "Errors"
+source = "Somebody 1999"
+note = "Not comparable."
+columns = ["Error"]
+metrics = ["map_error"]
+rows = [{ label = "Prior", method = "prior", values = ["0.5"] }]
+"""
+
+
+def test_a_published_table_must_be_rectangular_and_of_a_task_of_the_suite(tmp_path):
+    assert load_suite(written(tmp_path, GOOD + PUBLISHED)).published[0].rows[0].values == ("0.5",)
+    with pytest.raises(SuiteError, match="metrics has 2 entries; expected one a column, 1"):
+        load_suite(written(tmp_path, GOOD + PUBLISHED.replace('["map_error"]', '["map_error", ""]')))
+    with pytest.raises(SuiteError, match="unknown task 'inverse_kinematic'"):
+        plan(
+            load_suite(
+                written(tmp_path, GOOD + PUBLISHED.replace('task = "inverse_kinematics"', 'task = "inverse_kinematic"'))
+            )
+        )
