@@ -162,7 +162,7 @@ class ABCRegression(Method):
         heteroscedastic: whether the residuals are scaled by a local regression of their log variance, too.
     """
 
-    accept: int = 2000
+    accept: int = 4000
     quantile: float = 0.0
     ridge: float = 1e-3
     degree: int = 1

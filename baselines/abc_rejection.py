@@ -86,7 +86,7 @@ class ABCRejection(Method):
         quantile: fraction of the valid simulations that is accepted instead, at least one; 0 to accept ``accept``.
     """
 
-    accept: int = 256
+    accept: int = 64
     quantile: float = 0.0
 
     spec: ClassVar[MethodSpec] = MethodSpec(

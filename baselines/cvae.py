@@ -235,14 +235,14 @@ class _VAE(Method):
     """
 
     latent_dim: int | None = None
-    conditional_prior: bool = False
-    width: int = 240
+    conditional_prior: bool = True
+    width: int = 208
     depth: int = 3
     sd_floor: float = 0.01
     weight_kl: float = 1.0
     ramp: float = 0.25
-    steps: int = 2500
-    epochs: int | None = None
+    steps: int = 5000
+    epochs: int | None = 30
     batch_size: int = 500
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -354,7 +354,7 @@ class ConditionalVAEFlow(_VAE):
         context_dim: numbers that the encoder hands to every step.
     """
 
-    width: int = 216
+    width: int = 184
     transforms: int = 4
     iaf_hidden: int = 64
     context_dim: int = 32

@@ -181,8 +181,8 @@ class _GaussianNetworks(Method):
 
     width: int = 340
     depth: int = 3
-    steps: int = 2000
-    epochs: int | None = None
+    steps: int = 4000
+    epochs: int | None = 30
     batch_size: int = 500
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
@@ -205,7 +205,8 @@ class _GaussianNetworks(Method):
                 yield "negative log-likelihood", -log_normal(batch[0], *network(batch[1])).mean()
 
             curves.append(train(network, losses, data, self._training(), _Part(progress, i, len(model.networks))))
-            curves[-1]["step"] += i * self.steps
+            if i > 0:
+                curves[-1]["step"] += curves[-2]["step"][-1]
         model.eval()
         return self._posterior(model, {name: torch.cat([c[name] for c in curves]) for name in curves[0]})
 
@@ -256,7 +257,7 @@ class DropoutNetwork(_GaussianNetworks):
         ValueError: where a setting is impossible.
     """
 
-    rate: float = 0.1
+    rate: float = 0.05
     passes: int = 100
 
     spec: ClassVar[MethodSpec] = MethodSpec(
@@ -298,8 +299,8 @@ class DeepEnsemble(_GaussianNetworks):
 
     members: int = 5
     width: int = 150
-    steps: int = 1500
-    epochs: int | None = None
+    steps: int = 3000
+    epochs: int | None = 30
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         "deep_ensemble",

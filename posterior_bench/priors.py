@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, Uniform, constraints
+from torch.distributions import Distribution, Independent, Normal, Uniform, biject_to, constraints
 from torch.types import _size
 
 
@@ -108,6 +108,14 @@ class Product(Distribution):
             density = marginal.log_prob(torch.where(inside, column, anchor))
             parts.append(torch.where(inside, density, torch.full_like(density, -math.inf)))
         return torch.stack(parts, dim=-1).sum(-1)
+
+
+def _bijection_of_mixture(support: constraints.Constraint) -> torch.distributions.Transform:
+    """A mixture lives where its components do; torch knows no bijection for the support that it gives one."""
+    return biject_to(support.base_constraint)  # type: ignore[attr-defined]
+
+
+biject_to.register(constraints.MixtureSameFamilyConstraint, _bijection_of_mixture)
 
 
 def known_marginals(prior: Distribution) -> tuple[Distribution, ...] | None:

@@ -22,11 +22,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal, constraints
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 from torch.nn.functional import one_hot
 
 from posterior_bench import HasLikelihood, HasNoise, HasPicture, HasReference, Parameter, Simulator, Spec
@@ -80,7 +80,7 @@ class GaussianMixture(Simulator, HasLikelihood, HasNoise, HasReference, HasPictu
     def prior(self) -> Distribution:
         """The equal mixture of the eight modes."""
         modes = Independent(Normal(torch.tensor(CENTRES), self.sd), 1)
-        return _Mixture(Categorical(torch.ones(MODES)), modes)
+        return MixtureSameFamily(Categorical(torch.ones(MODES)), modes)
 
     @property
     def noise_dim(self) -> int:
@@ -181,9 +181,3 @@ class GaussianMixture(Simulator, HasLikelihood, HasNoise, HasReference, HasPictu
                 f"simulator, or from one whose labels are not {self.labels!r}, or it was standardised"
             )
         return self._label_of_mode(y.device) == label[:, None]
-
-
-class _Mixture(MixtureSameFamily):
-    """A mixture of vectors over the whole space that says its support in the form for which torch has a bijection."""
-
-    support: ClassVar[constraints.Constraint] = constraints.real_vector

@@ -109,12 +109,28 @@ def test_training_finds_a_line_and_repeats() -> None:
     module, curves = fitted(settings)
     torch.testing.assert_close(module.weight, torch.tensor([[1.0, -2.0]]), atol=0.02, rtol=0)
     assert set(curves) == {"step", "fit", "size", "held_out"}
-    assert curves["step"].tolist() == [100, 200, 300, 400]
+    assert curves["step"].tolist() == list(range(20, 401, 20))  # at least 20 looks
     assert not module.training
     assert not any(p.requires_grad for p in module.parameters())
     again, curves_again = fitted(settings)
     assert torch.equal(module.weight, again.weight)
     assert torch.equal(curves["held_out"], curves_again["held_out"])
+
+
+def test_epochs_shorten_a_training_and_its_schedule() -> None:
+    """500 pairs, 475 of them kept, are 9 batches of 50: 4 epochs are 36 steps."""
+    seen: list[float] = []
+
+    def losses(batch: tuple[Tensor, ...], fraction: float) -> Iterator[tuple[str, Tensor]]:
+        if module.training:
+            seen.append(fraction)
+        yield from regression(module)(batch, fraction)
+
+    with scope(0):
+        module = nn.Linear(2, 1)
+        curves = train(module, losses, data(), Training(steps=400, batch_size=50, epochs=4), Silent())
+    assert curves["step"].tolist()[-1] == 36
+    assert seen == [step / 36 for step in range(36)]
 
 
 def test_the_best_weights_are_kept_and_training_stops() -> None:

@@ -21,7 +21,7 @@ from posterior_bench import HasLogProb, Method, MethodSpec, Posterior, Problem, 
 from posterior_bench.priors import log_density_in_support
 from posterior_bench.training import Standardise, ThetaMap, Training, train
 
-from .coupling import _mixing_matrix, _perceptron
+from .coupling import mixing_matrix, perceptron
 from .splines import Spline
 
 ROWS = 1000
@@ -64,8 +64,8 @@ class ConditionalCoupling(nn.Module):
         self.clamp, self.bins, self.bound = clamp, bins, bound
         numbers = 2 + max(0, 3 * bins - 1)
         first, second = self.sizes
-        self.first = _perceptron(second + context_dim, numbers * first, width, depth) if first else None
-        self.second = _perceptron(first + context_dim, numbers * second, width, depth)
+        self.first = perceptron(second + context_dim, numbers * first, width, depth) if first else None
+        self.second = perceptron(first + context_dim, numbers * second, width, depth)
         self.register_buffer("mixing", mixing)
 
     def forward(self, inputs: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ class ConditionalNetwork(nn.Module):
         super().__init__()
         self.dim = dim
         self.blocks = nn.ModuleList(
-            ConditionalCoupling(dim, context_dim, width, depth, clamp, bins, bound, _mixing_matrix(dim, mixing))
+            ConditionalCoupling(dim, context_dim, width, depth, clamp, bins, bound, mixing_matrix(dim, mixing))
             for _ in range(blocks)
         )
 
@@ -215,7 +215,7 @@ class ConditionalINN(Method):
         steps, epochs, batch_size, learning_rate, weight_decay, patience: see ``posterior_bench.training.Training``.
     """
 
-    coupling: str = "spline"
+    coupling: str = "affine"
     blocks: int | None = None
     width: int = 128
     depth: int = 2
@@ -223,8 +223,8 @@ class ConditionalINN(Method):
     mixing: str = "orthogonal"
     bins: int = 8
     bound: float = 4.0
-    steps: int = 4000
-    epochs: int | None = None
+    steps: int = 5000
+    epochs: int | None = 30
     batch_size: int = 500
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5

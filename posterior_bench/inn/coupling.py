@@ -34,8 +34,8 @@ class AffineCoupling(nn.Module):
         super().__init__()
         self.sizes = (dim // 2, dim - dim // 2)
         self.clamp = clamp
-        self.first = _perceptron(self.sizes[1], 2 * self.sizes[0], width, depth)
-        self.second = _perceptron(self.sizes[0], 2 * self.sizes[1], width, depth)
+        self.first = perceptron(self.sizes[1], 2 * self.sizes[0], width, depth)
+        self.second = perceptron(self.sizes[0], 2 * self.sizes[1], width, depth)
         self.register_buffer("mixing", mixing)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ class InvertibleNetwork(nn.Module):
             )
         self.dim = dim
         self.blocks = nn.ModuleList(
-            AffineCoupling(dim, width, depth, clamp, _mixing_matrix(dim, mixing)) for _ in range(blocks)
+            AffineCoupling(dim, width, depth, clamp, mixing_matrix(dim, mixing)) for _ in range(blocks)
         )
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,8 @@ class InvertibleNetwork(nn.Module):
         return outputs, total
 
 
-def _perceptron(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequential:
+def perceptron(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequential:
+    """A coefficient network of ``depth`` hidden layers, whose output is small at the beginning."""
     sizes = [inputs] + [width] * depth
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
@@ -127,7 +128,8 @@ def _perceptron(inputs: int, outputs: int, width: int, depth: int) -> nn.Sequent
     return nn.Sequential(*layers, last)
 
 
-def _mixing_matrix(dim: int, kind: str) -> Tensor:
+def mixing_matrix(dim: int, kind: str) -> Tensor:
+    """The fixed orthogonal (dim, dim) matrix of a block; see ``InvertibleNetwork``."""
     if kind == "permutation":
         return torch.eye(dim)[torch.randperm(dim)]
     if kind == "orthogonal":

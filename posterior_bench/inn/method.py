@@ -94,9 +94,9 @@ class InvertibleMethod(Method):
     mixing: str = "orthogonal"
     noise_floor: float = 0.01
     steps: int = 2000
-    epochs: int | None = None
+    epochs: int | None = 50
     batch_size: int = 500
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-5
     patience: int = 10
 
@@ -197,6 +197,10 @@ class INNLikelihood(InvertibleMethod):
     log q(theta, pads | y) = log q(u | y) + log N(z; 0, I) + log|det J|,   [u, z] = f([theta, pads])
     """
 
+    blocks: int = 8
+    width: int = 112
+    steps: int = 6000
+    epochs: int | None = 30
     learning_rate: float = 3e-3
     patience: int = 5
 

@@ -137,7 +137,7 @@ def test_failed_simulations_are_never_accepted() -> None:
 def test_nears_the_exact_posterior() -> None:
     """At 256 of 200,000 the posterior mean is right to a fifth of its sd, the spread within a third."""
     y = torch.tensor([[0.8, 0.2, 0.5, -0.9], [-0.4, 0.5, 0.6, 0.5]])
-    accepted = ABCRejection().fit(bank(200_000), PROBLEM, Silent())
+    accepted = ABCRejection(accept=256).fit(bank(200_000), PROBLEM, Silent())
     draws = accepted.theta[accepted.nearest(y)]
     exact = SIMULATOR.posterior(y)
     assert ((draws.mean(1) - exact.mean).abs() < 0.2 * exact.stddev).all()

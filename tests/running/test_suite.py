@@ -65,14 +65,6 @@ def test_an_unknown_suite_answers_with_the_nearest():
         load_suite("quik")
 
 
-def test_every_shipped_suite_can_be_planned():
-    for name in shipped():
-        suite = load_suite(name)
-        assert suite.name == name
-        methods = {job.method for job in plan(suite)}
-        assert "prior" in methods, "a suite holds the worst honest answer"
-
-
 def test_anchors_are_one_job_a_task(make_suite):
     jobs = plan(make_suite(["Gaussian"], ["prior", "Regression"], budgets=[100, 200], repetitions=3))
     assert len([j for j in jobs if j.method == "prior"]) == 1
@@ -143,3 +135,30 @@ def test_a_published_table_must_be_rectangular_and_of_a_task_of_the_suite(tmp_pa
                 written(tmp_path, GOOD + PUBLISHED.replace('task = "inverse_kinematics"', 'task = "inverse_kinematic"'))
             )
         )
+
+
+def test_a_task_may_leave_the_reference_out(tmp_path):
+    with_it, without = (
+        plan(load_suite(written(tmp_path, GOOD.replace("[[methods]]", f"reference = {word}\n[[methods]]"))))[0]
+        for word in ("true", "false")
+    )
+    assert with_it.has_reference
+    assert not without.has_reference
+    assert with_it.id != without.id  # their rows are not the same
+    assert with_it.fit == without.fit
+
+
+def test_seconds_are_told_for_each_budget(tmp_path):
+    text = GOOD.replace('simulator = "inv', 'budgets = [10, 20]\nsimulator = "inv').replace(
+        'method = "prior"', 'method = "abc_rejection"\nseconds = { inverse_kinematics = [1, 2.5] }'
+    )
+    assert [job.seconds for job in plan(load_suite(written(tmp_path, text)))] == [1, 2.5]
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_the_shipped_suites_can_be_planned(name):
+    suite = load_suite(name)
+    assert suite.name == name
+    jobs = plan(suite)
+    assert "prior" in {job.method for job in jobs}, "a suite holds the worst honest answer"
+    assert all(job.seconds is not None for job in jobs), "a shipped suite tells how long it takes"
