@@ -127,7 +127,7 @@ class Training:
 
     Args:
         steps: gradient steps at most; with a cosine schedule the learning rate ends at 1 % of its start.
-        batch_size: pairs a step.
+        batch_size: pairs a step; fewer where pairs are few, so that a pass over them has at least 20 steps.
         learning_rate: of AdamW (Loshchilov & Hutter 2019), at the start.
         weight_decay: of AdamW.
         clip_norm: the gradient's norm is clipped here.
@@ -179,7 +179,7 @@ def train(
     n_held = max(1, min(round(settings.held_out * rows), 5 * settings.batch_size))
     held = tuple(t[order[:n_held]] for t in data)
     kept = tuple(t[order[n_held:]] for t in data)
-    batch_size = min(settings.batch_size, len(kept[0]))
+    batch_size = min(settings.batch_size, max(32, len(kept[0]) // 20), len(kept[0]))
     steps = settings.steps
     if settings.epochs is not None:
         steps = max(1, min(steps, settings.epochs * (len(kept[0]) // batch_size)))

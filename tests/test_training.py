@@ -118,7 +118,7 @@ def test_training_finds_a_line_and_repeats() -> None:
 
 
 def test_epochs_shorten_a_training_and_its_schedule() -> None:
-    """500 pairs, 475 of them kept, are 9 batches of 50: 4 epochs are 36 steps."""
+    """500 pairs, 475 of them kept, are 14 batches of 32, the smallest: 4 epochs are 56 steps."""
     seen: list[float] = []
 
     def losses(batch: tuple[Tensor, ...], fraction: float) -> Iterator[tuple[str, Tensor]]:
@@ -129,8 +129,8 @@ def test_epochs_shorten_a_training_and_its_schedule() -> None:
     with scope(0):
         module = nn.Linear(2, 1)
         curves = train(module, losses, data(), Training(steps=400, batch_size=50, epochs=4), Silent())
-    assert curves["step"].tolist()[-1] == 36
-    assert seen == [step / 36 for step in range(36)]
+    assert curves["step"].tolist()[-1] == 56
+    assert seen == [step / 56 for step in range(56)]
 
 
 def test_the_best_weights_are_kept_and_training_stops() -> None:

@@ -76,6 +76,14 @@ def fingerprints(draws: Tensor, first: int = 0) -> Tensor:
     return torch.cat([(draws[:, part].double() * weights).sum(-1) for part in chunks(total, n * dim)], dim=1)
 
 
+def first_of_equals(draws: Tensor) -> Tensor:
+    """Which draws are the first of those equal to them, (n, T), bool, for draws (n, T, D): all where none repeats."""
+    ordered, order = fingerprints(draws).sort(dim=0, stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return torch.zeros_like(first).scatter_(0, order, first)
+
+
 def multiplicities(draws: Tensor) -> Tensor:
     """How often each draw appears among those of its measurement, itself included: (n, T) for draws (n, T, D)."""
     marks = fingerprints(draws).T.contiguous()

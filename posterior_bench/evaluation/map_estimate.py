@@ -16,7 +16,7 @@ from torch import Tensor
 from ..contracts import Metric
 from ..records import Draws, Score, Truth
 from .arithmetic import chunks, squared_distances
-from .inputs import check, names, whole_numbers
+from .inputs import check, first_of_equals, names, whole_numbers
 from .nulls import mean_band, root_mean, some_rows
 
 MEASUREMENTS = 2000
@@ -32,15 +32,17 @@ CANDIDATES = 200
 """Draws whose density is computed in search of the best one to polish."""
 
 
-def bandwidth(draws: int, dim: int) -> float:
-    """Bandwidth n^(-1/(D+6)) of the kernel, in standard deviations of whitened draws."""
-    return float(draws ** (-1 / (dim + 6)))
+def bandwidth(draws: Tensor, dim: int) -> Tensor:
+    """Bandwidth n^(-1/(D+6)) of the kernel for numbers of draws n (...), in standard deviations of whitened draws."""
+    return draws ** (-1 / (dim + 6))
 
 
 def map_estimate(draws: Draws) -> Tensor:
     """The mode of the draws of each of the first measurements, (min(T, 2000), D); kept in ``draws.cache["map"]``.
 
     Mean shift from the 5 draws of highest kernel density, 30 steps, and of these modes the one of highest density. A
+    draw that came again, as from importance sampling or a small bank, counts once: in many dimensions its copies would
+    outweigh all the rest of the density, and the estimate would be that draw. So the weights behind copies are lost. A
     parameter whose draws are all whole numbers is rounded to one. The mode depends on the parametrisation, and where
     the posterior is flat it is anywhere.
     """
@@ -50,7 +52,7 @@ def map_estimate(draws: Draws) -> Tensor:
         found = torch.empty_like(theta[0])
         for part in chunks(total, STARTS * n + n * dim):
             points, mean, factor = _whitened(theta[:, part])
-            mode = _mean_shift(points, bandwidth(n, dim)).to(mean.dtype)
+            mode = _mean_shift(points, first_of_equals(theta[:, part]).T).to(mean.dtype)
             found[part] = (mean + (factor @ mode.unsqueeze(-1)).squeeze(-1)).to(found.dtype)
         found = torch.where(whole_numbers(theta), found.round(), found)
         draws.cache["map"] = found
@@ -73,21 +75,23 @@ def _whitened(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return white.to(theta.dtype).contiguous(), mean, sd.mT * factor
 
 
-def _mean_shift(points: Tensor, width: float) -> Tensor:
-    """Mode (C, D) of the kernel density of points (C, n, D)."""
-    scale = -1 / (2 * width**2)
+def _mean_shift(points: Tensor, counted: Tensor) -> Tensor:
+    """Mode (C, D) of the kernel density of those points (C, n, D) that are counted (C, n)."""
     count, n, dim = points.shape
+    scale = (-0.5 / bandwidth(counted.sum(1).to(points), dim) ** 2)[:, None, None]
+    left_out = (~counted).unsqueeze(1)
     density = points.new_empty(count, n)
     for part in chunks(count, n * n):
-        kernel = squared_distances(points[part], points[part]).mul_(scale).exp_()
+        kernel = squared_distances(points[part], points[part]).mul_(scale[part]).exp_()
         kernel.diagonal(dim1=1, dim2=2).zero_()  # the same for all: without it, sparse draws still differ
-        density[part] = kernel.sum(-1)
+        density[part] = (kernel @ counted[part].to(points).unsqueeze(-1)).squeeze(-1)
+    density.masked_fill_(~counted, -1.0)
     starts = density.topk(min(STARTS, n), dim=1).indices.unsqueeze(-1).expand(-1, -1, dim)
     modes = points.gather(1, starts)
     for _ in range(STEPS):
-        weights = squared_distances(modes, points).mul_(scale).softmax(-1)
+        weights = squared_distances(modes, points).mul_(scale).masked_fill_(left_out, -torch.inf).softmax(-1)
         modes = weights @ points
-    density = squared_distances(modes, points).mul_(scale).logsumexp(-1)
+    density = squared_distances(modes, points).mul_(scale).masked_fill_(left_out, -torch.inf).logsumexp(-1)
     best = density.argmax(1)[:, None, None].expand(-1, 1, dim)
     return modes.gather(1, best).squeeze(1)
 
@@ -160,7 +164,7 @@ class MAPEstimate(Metric):
     """
 
     name = "map_error"
-    version = 2
+    version = 3
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
         """The scores, with ``per_measurement`` (min(T, 2000),)."""

@@ -17,7 +17,7 @@ from ..contracts import Metric
 from ..records import Draws, Score, Truth
 from .arithmetic import chunks, squared_distances
 from .inputs import check, fingerprints
-from .nulls import NORMAL_95, standard_error
+from .nulls import NORMAL_95, some_rows, standard_error
 
 BANDWIDTHS = (0.05, 0.2, 0.9)
 """h of the inverse multiquadratic kernels that are summed, as in the authors' public notebook."""
@@ -117,7 +117,7 @@ class PosteriorMMD(Metric):
         if truth.reference is None:
             return
         check(draws, truth)
-        reference = truth.reference[:LARGEST]
+        reference = truth.reference
         if reference.ndim != 3 or reference.shape[1] > len(truth.theta) or len(reference) < 4:
             raise ValueError(
                 f"found a reference of shape {tuple(truth.reference.shape)}; expected (n, R, D) with n >= 4 draws for "
@@ -125,7 +125,9 @@ class PosteriorMMD(Metric):
             )
         if not torch.isfinite(reference).all():
             raise ValueError("the reference holds draws that are not finite; see sample_reference of the simulator")
-        theta = draws.theta[:LARGEST, : reference.shape[1]]
+        reference = reference[some_rows(len(reference), LARGEST, reference.device)]
+        some = some_rows(len(draws.theta), LARGEST, truth.theta.device)
+        theta = draws.theta[some, : reference.shape[1]]
         for metric, scale in (("err_post", truth.prior_sd), ("err_post_raw", torch.ones_like(truth.prior_sd))):
             each, variance = unbiased_mmd(theta / scale, reference / scale)
             half = NORMAL_95 * math.sqrt(float(variance.double().clamp(min=0).sum())) / len(each)

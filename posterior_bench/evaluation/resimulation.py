@@ -58,7 +58,7 @@ class Resimulation(Metric):
     """
 
     name = "map_resimulation_error"
-    version = 2
+    version = 3
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
         """The scores, with ``per_measurement`` (min(T, 2000),), NaN where a measurement is left out."""

@@ -48,6 +48,7 @@ def draws_of(posterior: Posterior, y: Tensor, n: int) -> Draws:
     if not isinstance(posterior, HasLogProb):
         return Draws(theta)
     density = posterior.log_prob
+    # a metric may ask for the first measurements alone, see ``Draws``
     return Draws(theta, log_density=lambda at: density(at, y[: at.shape[1]]))
 
 

@@ -228,7 +228,7 @@ class ConditionalINN(Method):
     batch_size: int = 500
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
-    patience: int = 5
+    patience: int = 20
 
     spec: ClassVar[MethodSpec] = MethodSpec("cinn", 1, "Ardizzone et al. 2019, arXiv:1907.02392", label="cINN")
     quick: ClassVar[Mapping[str, object]] = {"blocks": 2, "width": 32, "bins": 4, "steps": 150, "batch_size": 200}

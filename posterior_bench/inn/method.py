@@ -202,7 +202,7 @@ class INNLikelihood(InvertibleMethod):
     steps: int = 6000
     epochs: int | None = 30
     learning_rate: float = 3e-3
-    patience: int = 5
+    patience: int = 20
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         "inn_likelihood",

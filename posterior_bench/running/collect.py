@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 import statistics
 from collections.abc import Sequence
@@ -27,12 +28,12 @@ class Estimate:
 
 
 def estimate(job: Job, store: Store) -> Estimate:
-    """From jobs of the same task, method and budget in the store; else as the suite's file says."""
+    """From jobs of the same task, method, budget and options in the store; else as the suite's file says."""
     known = []
     for path in store.rows(job).parent.glob("*.cost.json"):
         rows = path.with_name(path.name.replace(".cost.json", ".jsonl"))
         cost = store.read_cost_file(path)
-        if rows.exists() and cost.fit_seconds is not None and f'"budget": {job.budget},' in _first_line(rows):
+        if rows.exists() and cost.fit_seconds is not None and _alike(job, json.loads(_first_line(rows))):
             known.append(cost.fit_seconds + (cost.score_seconds or 0.0))
     if known:
         return Estimate(statistics.median(known), "earlier jobs")
@@ -138,6 +139,12 @@ def _task(job: Job) -> TaskInfo:
         parameters=spec.parameters,
         y_names=spec.y_names,
     )
+
+
+def _alike(job: Job, row: dict) -> bool:
+    """Whether a row is of a job with the same budget, options and measurements."""
+    size = f"-{job.measurements}"
+    return bool(row["budget"] == job.budget and row["options"] == dict(job.options) and row["test_set"].endswith(size))
 
 
 def _first_line(path: Path) -> str:
