@@ -13,7 +13,7 @@ from torch import Tensor
 from ..records import Parameter
 from .contenders import Contender
 from .drawing import Illustration, band_patch, curve_panels, finish, sheet
-from .style import BAND_COLOUR, Look
+from .style import BAND_COLOUR, Look, methods_text
 from .summary import TaskSummary
 
 KOLMOGOROV_95 = 1.358
@@ -155,7 +155,7 @@ def _name_sides(axes: Axes) -> None:
 def _stretch(axes: Axes, threshold: float, largest: float) -> None:
     """A scale that is linear within the null band and logarithmic outside."""
     axes.set_yscale("symlog", linthresh=threshold, linscale=0.8)
-    ticks = [t for t in (0.1, 1, 10, 100) if threshold / 2 < t < 1.3 * largest]
+    ticks = [t for t in (0.1, 0.3, 1, 3, 10, 30, 100) if 0.6 * threshold < t < 1.3 * largest]
     both = [-t for t in reversed(ticks)] + [0] + ticks
     axes.set_yticks(both, [f"{t:g}".replace("-", "−") for t in both])
     axes.minorticks_off()
@@ -204,4 +204,4 @@ def _band(summary: TaskSummary, parameter: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def _names(contenders: Sequence[Contender]) -> str:
-    return ", ".join(c.label for c in contenders)
+    return methods_text([c.label for c in contenders])

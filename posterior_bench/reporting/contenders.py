@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from .. import registry
@@ -201,6 +201,20 @@ def _quadratic(values: Sequence[float | None]) -> float | None:
 def _mean_of(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) and known else None
+
+
+def short_labels(results: Results) -> Results:
+    """The results with labels that fit a figure: ``INN (inn.4)`` becomes ``INN .4``.
+
+    That is done where the name of an entry is the id of its method, a dot and more: the label says the rest already.
+    """
+    methods = {method_key(results, job): job.rows[0].method for job in results.jobs}
+    labels = {}
+    for key, label in results.labels.items():
+        method, tail = methods.get(key, key), f" ({key})"
+        numbered = key.startswith(f"{method}.") and label.endswith(tail)
+        labels[key] = f"{label.removesuffix(tail)} {key.removeprefix(method)}" if numbered else label
+    return replace(results, labels=labels)
 
 
 def options_text(options: Mapping[str, object]) -> str:

@@ -13,8 +13,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from ..evaluation import Ranked
 from .drawing import Illustration, finish, legend_above, panels, plain, sheet
-from .style import DASHES, Look, significant
+from .style import DASHES, Look, methods_text, short, significant
 from .summary import TaskSummary
+
+HELD_OUT = "#333333"
 
 SHORTEST = 0.01
 """Seconds: a shorter fit is drawn as one of this length."""
@@ -58,9 +60,10 @@ def cost_figure(summaries: Sequence[TaskSummary], looks: Mapping[str, Look]) -> 
             "Skill against cost",
             "Energy skill on the test set against the time of a fit (simulations not counted; at least "
             f"{SHORTEST:g} s), with 95 % intervals. High and to the left is better.{budgets} "
-            "Hollow marks do not pass the gate: such skill must not be trusted. Horizontal lines are the anchors. The "
-            "intervals hold what all methods share, the choice of test measurements: whether two methods differ is "
-            "told by the paired comparison in the verdict, not by whether they overlap.",
+            "Hollow marks do not pass the gate: such skill must not be trusted. A skill far below the prior's is drawn "
+            "at the lower edge, with its value beside the name. Horizontal lines are the anchors. The intervals hold "
+            "what all methods share, the choice of test measurements: whether two methods differ is told by the paired "
+            "comparison in the verdict, not by whether they overlap.",
             "Energy skill against seconds to fit on " + ", ".join(tasks) + ".",
         )
 
@@ -72,6 +75,7 @@ def _cost_panel(axes: Axes, summaries: Sequence[TaskSummary], looks: Mapping[str
         if c.ranked is not None and seconds is not None:
             points.setdefault(c.key, []).append((max(SHORTEST, seconds), c.ranked))
     times = [seconds for own in points.values() for seconds, _ in own]
+    floor = _floor(summaries)
     left, right = min(times) / math.sqrt(10), max(times) * math.sqrt(10)  # at least one decade, so at least one number
     axes.set_xscale("log")
     axes.set_xlim(left, right)
@@ -80,12 +84,14 @@ def _cost_panel(axes: Axes, summaries: Sequence[TaskSummary], looks: Mapping[str
             axes.axhline(c.ranked.skill, color=looks[c.key].colour, linestyle=looks[c.key].line, linewidth=1.0)
     for key, own in points.items():
         look = looks[key]
-        axes.plot([x for x, _ in own], [r.skill for _, r in own], color=look.colour, linestyle=look.line, linewidth=1.0)
+        heights = [max(floor, ranked.skill) for _, ranked in own]
+        axes.plot([x for x, _ in own], heights, color=look.colour, linestyle=look.line, linewidth=1.0)
         for place, (seconds, ranked) in enumerate(own):
-            axes.vlines(seconds, ranked.low, ranked.high, color=look.colour, linewidth=1.0)
+            axes.vlines(seconds, max(floor, ranked.low), max(floor, ranked.high), color=look.colour, linewidth=1.0)
             face = look.colour if ranked.passes else "white"
             size = 8.0 if place == len(own) - 1 else 5.0
-            axes.plot(seconds, ranked.skill, look.marker, color=look.colour, markerfacecolor=face, markersize=size)
+            height = max(floor, ranked.skill)
+            axes.plot(seconds, height, look.marker, color=look.colour, markerfacecolor=face, markersize=size)
     axes.xaxis.set_major_locator(LogLocator(base=10))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -101,14 +107,16 @@ def _label_all(
         faces: dict[str, str] = {}
         for c in (c for summary in own for c in summary.scored):
             if c.ranked is not None:
-                heights[c.key], names[c.key] = c.ranked.skill, plain(c.label)
+                floor = _floor(own)
+                below = f" (↓ {short(c.ranked.skill, 2)})" if c.ranked.skill < floor else ""
+                heights[c.key], names[c.key] = max(floor, c.ranked.skill), plain(c.label) + below
                 faces[c.key] = looks[c.key].colour if c.ranked.passes else "white"
         low, high = axes.get_ylim()
         axes.set_ylim(low, high)
         order = sorted(heights, key=lambda key: heights[key])
         rows = -(-len(all_axes) // 2)
         gap = (high - low) * 0.19 / (figure.get_figheight() / rows - 1.0)  # a line of letters takes 0.19 inches
-        placed = _spread([heights[key] for key in order], gap, low, high)
+        placed = spread([heights[key] for key in order], gap, low, high)
         transform = axes.get_yaxis_transform()
         for key, height in zip(order, placed, strict=True):
             look = looks[key]
@@ -119,7 +127,13 @@ def _label_all(
             axes.text(1.08, height, names[key], color=look.ink, va="center", fontsize=8.8, transform=transform)
 
 
-def _spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def _floor(summaries: Sequence[TaskSummary]) -> float:
+    """Where the panel of a task ends below: a method far worse than the prior must not press the others together."""
+    skills = [c.ranked.skill for summary in summaries for c in summary.scored if c.ranked is not None]
+    return -0.25 * max(max(skills, default=0.0), 0.01)
+
+
+def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Sorted heights moved apart to at least ``gap``; a crowd stays centred on its members where the panel allows."""
 
     def first(crowd: Sequence[float]) -> float:
@@ -142,7 +156,9 @@ def training_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustra
     if not trained:
         return None
     with sheet():
-        figure, all_axes = panels(len(trained), 3, 3.0 if len(trained) <= 6 else 2.6)
+        longest = max(sum(name not in ("step", "held_out") for name in history) for _, history in trained)
+        figure, all_axes = panels(len(trained), 3, 2.3 + 0.17 * longest)
+        held = False
         for i, (axes, (c, history)) in enumerate(zip(all_axes, trained, strict=True)):
             terms = [name for name in history if name not in ("step", "held_out")]
             step = history["step"].numpy()
@@ -153,18 +169,23 @@ def training_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustra
                 curve, label = _curve(plain(name), values[name], alone)
                 axes.plot(step, curve, color=look.colour, linestyle=look.line, label=label)
             if "held_out" in values:
-                curve, label = _curve("held-out loss", values["held_out"], alone)
-                axes.plot(step, curve, color="#333333", linewidth=2.2, alpha=0.7, label=label)
+                curve, _ = _curve("", values["held_out"], alone)
+                axes.plot(step, curve, color=HELD_OUT, linewidth=2.2, alpha=0.7)
+                held = True
             if not alone:
                 _loss_scale(axes, np.concatenate(list(values.values())))
             axes.set_title(plain(c.label), color=looks[c.key].ink)
             axes.set_xlabel("gradient step")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             if alone:
-                axes.set_ylabel("loss, each from lowest to highest")
+                axes.set_ylabel("lowest to highest")
             elif i % 3 == 0:
                 axes.set_ylabel("loss")
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2, handlelength=2.5)
+            axes.legend(
+                loc="upper center", bbox_to_anchor=(0.5, -0.2), handlelength=2.5, fontsize=8.6, labelspacing=0.3
+            )
+        if held:
+            legend_above(figure, [Line2D([], [], color=HELD_OUT, linewidth=2.2, alpha=0.7, label="held-out loss")])
         return finish(
             figure,
             f"{summary.name}-training",
@@ -175,7 +196,7 @@ def training_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustra
             "held-out loss turns up (over-fitting). Where the terms of a method differ much in size, each is drawn "
             "between its lowest and its highest value, and the legend gives its last one."
             + (" First fit of each method." if summary.fits > 1 else ""),
-            f"Training curves of {', '.join(c.label for c, _ in trained)} on {summary.title}.",
+            f"Training curves of {methods_text([c.label for c, _ in trained])} on {summary.title}.",
         )
 
 

@@ -9,12 +9,13 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from .contenders import Contender
 from .drawing import WIDTH, Illustration, finish, parameter_label, plain, sheet
-from .style import Look, number
+from .style import Look, number, short
 from .summary import TaskSummary
 
 COLOURS = "RdBu"
@@ -93,7 +94,7 @@ def _board(shown: Sequence[Contender], summary: TaskSummary, looks: Mapping[str,
     names = summary.names
     symbols = {p.name: parameter_label(p, unit=False) for p in summary.info.parameters}
     width = min(WIDTH, 3.4 + 0.62 * len(names))
-    figure = Figure(figsize=(width, 1.3 + 0.29 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(width, 1.3 + 0.29 * len(shown)), layout=ConstrainedLayoutEngine(w_pad=0.1))
     axes = figure.subplots()
     axes.set_yticks(range(len(shown)), [plain(c.label) for c in shown])
     for label, c in zip(axes.get_yticklabels(), shown, strict=True):
@@ -130,7 +131,7 @@ def _fill(axes: Axes, values: np.ndarray, top: float, digits: int, label: str) -
                 red, green, blue, _ = mpl.colormaps[COLOURS](0.5 + 0.5 * value / top)
                 bright = 0.299 * red + 0.587 * green + 0.114 * blue
                 ink = "#1a1a1a" if bright > 0.5 else "white"
-                axes.text(column, row, number(value, digits), ha="center", va="center", color=ink, fontsize=8.2)
+                axes.text(column, row, short(value, digits), ha="center", va="center", color=ink, fontsize=8.2)
     figure = axes.get_figure()
     if figure is not None:
         bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.015, label=label)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..evaluation import Ranked
 from .contenders import INFORMED, Contender
-from .style import interval, number, some_of
+from .style import first_few, interval, number, some_of
 from .summary import MARGIN, TaskSummary
 
 
@@ -108,10 +108,10 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
     text += "."
     tied = [c.label for c in passed[1:] if c.key in mine.tied_with]
     if tied:
-        text += f" Tied with it: {_list(tied)}."
+        text += f" Tied with it: {first_few(tied)}."
     behind = [c for c in passed[1:] if c.key not in mine.tied_with and c.key not in mine.unresolved_with]
     if behind:
-        names = _list([f"{c.label} ({_skill_and_flaws(c, len(summary.info.parameters))})" for c in behind])
+        names = first_few([f"{c.label} ({_skill_and_flaws(c, len(summary.info.parameters))})" for c in behind])
         text += f" To be trusted as well, with less skill: {names}."
     return text
 
@@ -145,7 +145,7 @@ def _distrusted(failed: list[Contender], parameters: int) -> str:
     if not failed:
         return ""
     named = [f"{c.label} (over-confident in {some_of(_rank(c).over_confident, parameters)})" for c in failed]
-    return f"Not to be trusted: {_list(named, '; ')}."
+    return f"Not to be trusted: {first_few(named, '; ', '; ')}."
 
 
 def _undecided(summary: TaskSummary, passed: list[Contender]) -> str:
@@ -153,7 +153,7 @@ def _undecided(summary: TaskSummary, passed: list[Contender]) -> str:
     if passed:
         rivals = [c.label for c in passed[1:] if c.key in _rank(passed[0]).unresolved_with]
         if rivals:
-            open_points.append(f"whether {passed[0].label} or {_list(rivals, last=' or ')} has more skill")
+            open_points.append(f"whether {passed[0].label} or {first_few(rivals, last=' or ')} has more skill")
     if summary.fits <= 1:
         open_points.append("whether another fit of the same methods would rank alike (one fit each)")
     if summary.reference is None:
@@ -163,7 +163,7 @@ def _undecided(summary: TaskSummary, passed: list[Contender]) -> str:
         open_points.append(f"who knows more of {hidden}, which the data hardly inform")
     missing = [f"{c.label} ({c.trouble})" for c in summary.contenders if c.trouble]
     if missing:
-        open_points.append(f"how well {_list(missing)} would have done")
+        open_points.append(f"how well {first_few(missing)} would have done")
     return f"Not decided: {'; '.join(open_points)}." if open_points else ""
 
 
@@ -172,7 +172,7 @@ def _doubt(summary: TaskSummary) -> str:
     wrong = [c for c in wrong if not any(job.rows[0].options for job in c.jobs)]  # with options it is wrong on purpose
     if not wrong:
         return ""
-    named = _list([f"{c.label} is called {_rank(c).reason}" for c in wrong], "; ")
+    named = first_few([f"{c.label} is called {_rank(c).reason}" for c in wrong], "; ", "; ")
     return (
         f"Beware: {named}. An exact anchor meets this by chance about once in fifty times; else the anchor, and with "
         "it every verdict on this task, is in doubt."
@@ -183,9 +183,3 @@ def _rank(contender: Contender) -> Ranked:
     if contender.ranked is None:
         raise ValueError(f"{contender.key!r} is not ranked")
     return contender.ranked
-
-
-def _list(parts: list[str], between: str = ", ", last: str = "") -> str:
-    """Words joined by commas, and the last two by ``and``."""
-    last = last or (" and " if between == ", " else between)
-    return between.join(parts[:-1]) + last + parts[-1] if len(parts) > 1 else "".join(parts)

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ..running.results import Results
 from ..runtime import write_text
 from .calibration_figures import calibration_figures, rank_figure
-from .contenders import anchor_roles, method_key, options_text
+from .contenders import anchor_roles, method_key, options_text, short_labels
 from .cost_figures import cost_figure, training_figure
 from .drawing import Illustration
 from .formats import escape_markdown, table_to_csv, to_csv, to_latex, to_markdown
@@ -23,6 +23,7 @@ from .picture_figures import picture_figure
 from .posterior_figures import joint_figure, marginal_figure
 from .published import published_table
 from .remarks import remarks_html, remarks_markdown
+from .settings import compares_settings, settings_table
 from .style import Look, looks
 from .summary import TaskSummary, summarise
 from .tables import (
@@ -34,6 +35,7 @@ from .tables import (
     parameter_tables,
     trouble_table,
 )
+from .trial_figures import LEGIBLE, trials_figure
 
 LISTED = 30
 """Jobs whose commands the Markdown page lists itself."""
@@ -58,27 +60,31 @@ def write_report(results: Results, folder: Path) -> Path:
     ``figures/`` (PNG, and SVG where it is not very large). The same results give the same bytes. Files of other names
     are left alone.
     """
+    results = short_labels(results)
     look = report_looks(results)
     sections = _sections(results, look)
-    overview = cost_figure([section.summary for section in sections], look)
+    summaries = [section.summary for section in sections]
+    crowded = any(len(summary.scored) > LEGIBLE for summary in summaries)
+    overview = (trials_figure if crowded else cost_figure)(summaries, look)
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
         _write_table(folder, section.table)
         for table in (*section.beside, *section.parameters):
             _write_table(folder, table)
-    for table in (cost_table(results), jobs_table(results)):
+    settings = settings_table(results, summaries)
+    for table in (settings, cost_table(results), jobs_table(results)):
         _write_table(folder, table)
     _write_table(folder, trouble_table(results))
-    write_text(folder / "tables" / "numbers.csv", to_csv(results, [section.summary for section in sections]))
+    write_text(folder / "tables" / "numbers.csv", to_csv(results, summaries))
     (folder / "figures").mkdir(exist_ok=True)
     figures = [f for section in sections for f in section.figures] + ([overview] if overview else [])
     for figure in figures:
         if figure.light:
             (folder / "figures" / f"{figure.name}.svg").write_bytes(figure.svg)
         (folder / "figures" / f"{figure.name}.png").write_bytes(figure.png)
-    write_text(folder / "README.md", _readme(results, sections, overview))
+    write_text(folder / "README.md", _readme(results, sections, overview, settings))
     path = folder / "index.html"
-    write_text(path, _html(results, sections, overview, look))
+    write_text(path, _html(results, sections, overview, settings, look))
     return path
 
 
@@ -103,10 +109,15 @@ def _sections(results: Results, look: Mapping[str, Look]) -> tuple[Section, ...]
 def _section(
     summary: TaskSummary, results: Results, look: Mapping[str, Look], budgets: Sequence[TaskSummary]
 ) -> Section:
-    """A section; ``budgets`` are the summaries of its task where it is the one of the largest budget, else none."""
-    figures = [skill_figure(summary, look), coverage_figure(summary, look), *calibration_figures(summary, look)]
+    """A section; ``budgets`` are the summaries of its task where it is the one of the largest budget, else none.
+
+    Of more methods than can be told apart there are no curves and densities, but boards and tables.
+    """
+    legible = len(summary.scored) <= LEGIBLE
+    figures = [skill_figure(summary, look), coverage_figure(summary, look)]
+    figures += calibration_figures(summary, look) if legible else []
     beside = [fits_table(summary)]
-    if budgets:
+    if budgets and legible:
         figures += [
             rank_figure(summary, look, results.draws),
             learning_figure(budgets, look),
@@ -115,6 +126,7 @@ def _section(
             picture_figure(summary, look),
             training_figure(summary, look),
         ]
+    if budgets:
         own = [published for published in results.published if published.task == summary.info.name]
         beside += [published_table(published, summary, i) for i, published in enumerate(own)]
     return Section(
@@ -142,7 +154,11 @@ def _markdown_table(table: Table) -> Iterator[str]:
 
 
 def _html(
-    results: Results, sections: tuple[Section, ...], overview: Illustration | None, look: Mapping[str, Look]
+    results: Results,
+    sections: tuple[Section, ...],
+    overview: Illustration | None,
+    settings: Table,
+    look: Mapping[str, Look],
 ) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, auto_reload=False
@@ -154,6 +170,8 @@ def _html(
         sections=sections,
         cost_figure=overview,
         cost=cost_table(results),
+        settings=settings,
+        settings_first=compares_settings(results),
         trouble=trouble_table(results),
         jobs=[(job, results.labels[method_key(results, job)]) for job in results.jobs],
         definitions=DEFINITIONS,
@@ -169,11 +187,13 @@ def _runs(table: Table) -> list[tuple[str, int]]:
     return [(group, len(list(columns))) for group, columns in groupby(table.columns, key=lambda c: c.group)]
 
 
-def _readme(results: Results, sections: tuple[Section, ...], overview: Illustration | None) -> str:
-    return "\n".join(_readme_lines(results, sections, overview)) + "\n"
+def _readme(results: Results, sections: tuple[Section, ...], overview: Illustration | None, settings: Table) -> str:
+    return "\n".join(_readme_lines(results, sections, overview, settings)) + "\n"
 
 
-def _readme_lines(results: Results, sections: tuple[Section, ...], overview: Illustration | None) -> Iterator[str]:
+def _readme_lines(
+    results: Results, sections: tuple[Section, ...], overview: Illustration | None, settings: Table
+) -> Iterator[str]:
     yield f"# {escape_markdown(results.title)}\n"
     if results.description:
         yield f"{escape_markdown(results.description)}\n"
@@ -184,6 +204,9 @@ def _readme_lines(results: Results, sections: tuple[Section, ...], overview: Ill
     )
     if results.remarks:
         yield f"## Remarks\n\n{remarks_markdown(results.remarks)}\n"
+    first = compares_settings(results)
+    if first:
+        yield from ("## Settings\n", *_markdown_table(settings))
     for section in sections:
         summary = section.summary
         yield f"## {escape_markdown(summary.title)}\n"
@@ -197,6 +220,8 @@ def _readme_lines(results: Results, sections: tuple[Section, ...], overview: Ill
             yield f"By parameter: {tables}.\n"
         for figure in section.figures:
             yield from _markdown_figure(figure)
+    if not first:
+        yield from ("## Settings\n", *_markdown_table(settings))
     if overview is not None:
         yield "## Cost\n"
         yield from _markdown_figure(overview)

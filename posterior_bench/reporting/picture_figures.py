@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from ..contracts import HasPicture
 from ..runtime import scope, seed_for
 from .drawing import WIDTH, Illustration, finish, legend_above, lowest, panels, plain, sheet
 from .posterior_figures import first_draws
-from .style import Look
+from .style import Look, methods_text
 from .summary import TaskSummary
 
 PICTURE_DRAWS = 100
@@ -43,8 +44,9 @@ def picture_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustrat
     amount = PICTURE_DRAWS * (4 if several else 1)
     problem = ""
     with sheet(), scope(seed_for("picture", summary.name), threads=torch.get_num_threads()):
-        everything = torch.cat([draws[c.key][:PICTURE_DRAWS, 0] for c in shown])
-        columns, height = _picture_shape(simulator, everything, first.y[0], len(shown))
+        columns, height = _picture_shape(
+            simulator, [draws[c.key][:amount, 0] for c in shown], first.y[0], [c.role == "anchor" for c in shown]
+        )
         if several:
             figure, all_axes = _blocks(len(shown), len(chosen))
         else:
@@ -57,6 +59,7 @@ def picture_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustrat
             axes.set_title(title, color=looks[c.key].ink, pad=13 if several else None)
             if several:
                 axes.text(0.03, 1.0, named, transform=axes.transAxes, va="bottom", fontsize=7, color="#4d4d4d")
+        _focus(all_axes, [shown[index // len(chosen)].role == "anchor" for index in range(len(all_axes))])
         lowest(all_axes)
         _share_texts(figure, all_axes)
         failed = f" The simulator could not draw all of them ({problem})." if problem else ""
@@ -73,9 +76,9 @@ def picture_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustrat
             f"{summary.name}-picture",
             "What the draws look like",
             f"{what} The prior, where shown, is what is possible without the measurement, the exact reference all that "
-            f"is possible with it.{failed}",
+            f"is possible with it. The axes leave out what lies far outside of the prior, where that is shown.{failed}",
             f"The simulator's picture of posterior draws on {summary.title}, one panel for each of "
-            f"{', '.join(c.label for c in shown)}.",
+            f"{methods_text([c.label for c in shown])}.",
         )
 
 
@@ -122,15 +125,45 @@ def _draw_picture(simulator: HasPicture, axes: Axes, theta: Tensor, y: Tensor) -
     return ""
 
 
-def _picture_shape(simulator: HasPicture, theta: Tensor, y: Tensor, count: int) -> tuple[int, float]:
+def _picture_shape(
+    simulator: HasPicture, draws: Sequence[Tensor], y: Tensor, of_prior: Sequence[bool]
+) -> tuple[int, float]:
     """Panels a row and their height in inches, such that a picture of fixed aspect fills its panel."""
-    axes = Figure().subplots()
-    _draw_picture(simulator, axes, theta, y)
+    count, tried = len(draws), [Figure().subplots() for _ in draws]
+    for axes, theta in zip(tried, draws, strict=True):
+        _draw_picture(simulator, axes, theta, y)
+    _focus(tried, of_prior)
+    axes = tried[0]
     if axes.get_aspect() == "auto":
         return (3, 3.0) if count <= 6 else (4, 2.3)
     ratio = axes.get_data_ratio() * float(axes.get_aspect())
-    columns = (7 if count > 10 else 5) if ratio > 1.2 else 4 if ratio > 0.8 else 3
-    return columns, min(5.0, max(1.5, ratio * 0.85 * WIDTH / columns))
+    columns = 5 if ratio > 1.2 else 4 if ratio > 0.8 else 3
+    return columns, min(5.0, max(1.5, 0.25 + ratio * 0.92 * WIDTH / columns))  # a title takes a quarter of an inch
+
+
+def _focus(all_axes: Sequence[Axes], of_prior: Sequence[bool]) -> None:
+    """The same limits for all panels, but stray draws of some methods must not shrink the rest.
+
+    They hold the panels that are at most half as large again as the prior's, which holds all that is possible, or
+    without a prior three times the median. Left alone where the simulator sets limits itself.
+    """
+    if not all(axes.get_autoscalex_on() and axes.get_autoscaley_on() and axes.has_data() for axes in all_axes):
+        return
+    ends = torch.from_numpy(np.array([axes.dataLim.extents for axes in all_axes]))  # left, bottom, right, top
+    if not bool(ends.isfinite().all()):
+        return
+    span = ends[:, 2:] - ends[:, :2]
+    prior = torch.tensor(of_prior)
+    largest = 1.5 * span[prior].amax(0) if any(of_prior) else 3 * span.median(0).values
+    usual = (span <= largest).all(1)
+    if not bool(usual.any()):
+        return
+    low, high = ends[usual, :2].amin(0), ends[usual, 2:].amax(0)
+    pad = 0.05 * (high - low).clamp_min(1e-12)
+    (left, bottom), (right, top) = (low - pad).tolist(), (high + pad).tolist()
+    for axes in all_axes:
+        axes.set_xlim(left, right)
+        axes.set_ylim(bottom, top)
 
 
 def _share_texts(figure: Figure, all_axes: Sequence[Axes]) -> None:

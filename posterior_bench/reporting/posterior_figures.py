@@ -125,7 +125,7 @@ def _marginal(
     zoom = bool(samples) and max(inner) - min(inner) < 0.2 * (high - low)
     span = (min(inner), max(inner)) if zoom else (min(low, truth), max(high, truth))
     pad = (0.5 if zoom else 0.05) * (span[1] - span[0] or 1.0)
-    peaks = []
+    peaks, exact = [], 0.0
     bounds = _bounds(prior)
     prior_curve = density_curve(prior, bounds)
     if prior_curve is not None:
@@ -139,11 +139,12 @@ def _marginal(
             width = 3.0 if looks[key].colour == REFERENCE_COLOUR else 1.6  # it is seen beneath a method that equals it
             axes.plot(*curve, color=looks[key].colour, linestyle=looks[key].line, linewidth=width)
             peaks.append(float(curve[1].max()))
+            exact = peaks[-1] if looks[key].colour == REFERENCE_COLOUR else exact
     axes.axvline(truth, color=TRUTH, linestyle="--", linewidth=1.2)
     axes.set_xlim(span[0] - pad, span[1] + pad)
     # one collapsed posterior must not flatten the others
     tallest = max(peaks, default=0.9) if len(peaks) < 3 else min(max(peaks), 2.5 * sorted(peaks)[len(peaks) // 2])
-    axes.set_ylim(0, 1.1 * tallest)
+    axes.set_ylim(0, 1.1 * max(tallest, exact))
     axes.set_yticks([])
     axes.locator_params(axis="x", nbins=4)
     return zoom
@@ -166,11 +167,13 @@ def joint_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustratio
     if len(names) < 2 or not drawn:
         return None
     order = {p.name: i for i, p in enumerate(summary.info.parameters)}
+    names.sort(key=lambda name: order[name])
     pair = [order[name] for name in names]
     first = next(iter(drawn.values()))
     reference = summary.reference
     exact = drawn[reference.key].draws[:, 0, pair] if reference is not None and reference.key in drawn else None
-    shown = [c for c in summary.scored if c.key in drawn and c is not reference] or list(summary.scored)
+    known = [c for c in summary.scored if c.key in drawn]
+    shown = [c for c in known if c is not reference] or known
     with sheet():
         figure, all_axes = panels(len(shown), 4, 2.6, sharex=True, sharey=True)
         for i, (axes, c) in enumerate(zip(all_axes, shown, strict=True)):
@@ -185,7 +188,10 @@ def joint_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustratio
             axes.locator_params(nbins=5)
         for axes in lowest(all_axes):
             axes.set_xlabel(parameter_label(summary.info.parameters[pair[0]]))
-        _focus(all_axes, [drawn[c.key].draws[:, 0, pair] for c in shown] + ([exact] if exact is not None else []))
+        sound = [c for c in shown if c.ranked is not None and c.ranked.passes]
+        _focus(
+            all_axes, [drawn[c.key].draws[:, 0, pair] for c in sound or shown] + ([exact] if exact is not None else [])
+        )
         dot = {"linestyle": "", "marker": "o", "markersize": 4}
         handles: list[Artist] = [Line2D([], [], color=TRUTH, marker="+", markersize=11, linestyle="", label="truth")]
         if exact is not None and reference is not None:
@@ -202,7 +208,8 @@ def joint_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustratio
                 if exact is not None
                 else "."
             )
-            + " Calibrated marginals say nothing of how parameters hang together; this does, for one measurement.",
+            + " The axes hold the draws of the methods that pass the gate, where there are such. Calibrated marginals "
+            "say nothing of how parameters hang together; this does, for one measurement.",
             f"Scatter of posterior draws of {names[0]} against {names[1]} on {summary.title}, one panel a method.",
         )
 

@@ -140,6 +140,18 @@ def significant(value: float | None, digits: int = 2) -> str:
     return f"{number(value / 10.0**power, digits - 1)}e{str(power).replace('-', '−')}"
 
 
+def short(value: float, digits: int) -> str:
+    """A number for little room: with ``digits`` decimals, from a hundred on with two significant digits.
+
+    >>> short(-0.944, 2), short(-30035.4, 2)
+    ('−0.94', '−3.0e4')
+    """
+    if abs(value) < 100:
+        return number(value, digits)
+    power = math.floor(math.log10(abs(value)))
+    return f"{number(value / 10.0**power, 1)}e{power}"
+
+
 def percent(value: float | None, digits: int | None = None) -> str:
     """A fraction as per cent without the sign; two decimals below 10 %, one above.
 
@@ -174,3 +186,23 @@ def some_of(names: Sequence[str], total: int, most: int = 5) -> str:
     if len(names) > most + 1:
         return f"{', '.join(names[:most])} and {len(names) - most} more"
     return ", ".join(names)
+
+
+def first_few(names: Sequence[str], between: str = ", ", last: str = " and ", most: int = 5) -> str:
+    """A list of names for a sentence; of many only the first, and how many more.
+
+    >>> first_few(["a", "b", "c"]), first_few(list("abcd"), most=2)
+    ('a, b and c', 'a, b and 2 more')
+    """
+    if len(names) > most + 1:
+        return f"{between.join(names[:most])}{between if between != ', ' else ' '}and {len(names) - most} more"
+    return between.join(names[:-1]) + last + names[-1] if len(names) > 1 else "".join(names)
+
+
+def methods_text(labels: Sequence[str]) -> str:
+    """Methods in the description of a figure: their names, or of more than six their number.
+
+    >>> methods_text(["a", "b"]), methods_text(list("abcdefg"))
+    ('a, b', '7 methods')
+    """
+    return ", ".join(labels) if len(labels) <= 6 else f"{len(labels)} methods"

@@ -24,7 +24,7 @@ from .cells import (
     verdict_cell,
 )
 from .contenders import INFORMED, Contender, Number, method_key, worst
-from .style import MISSING, interval, number, percent, significant
+from .style import MISSING, first_few, interval, number, percent, significant
 from .summary import INFORMED_MAP_ERROR, MARGIN, TaskSummary
 
 SHOWN = 4
@@ -360,7 +360,7 @@ def _notes(summary: TaskSummary, results: Results) -> tuple[str, ...]:
     )
     troubled = [f"{c.label}: {c.trouble}" for c in summary.contenders if c.trouble]
     if troubled:
-        notes.append("Means are over the fits that succeeded. " + "; ".join(troubled) + ".")
+        notes.append(f"Means are over the fits that succeeded. {first_few(troubled, '; ', '; ')}.")
     if summary.info.invalid_fraction > 0:
         notes.append(
             f"{percent(summary.info.invalid_fraction)} % of the simulations failed: the target is p(theta | y, valid)."

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..running.results import Results
 from .cells import Cell, calibration_cell, error_cell, method_cell, place_cell, skill_cell, verdict_cell
-from .contenders import Contender, worst
+from .contenders import Contender, short_labels, worst
 from .style import significant
 from .summary import INFORMED_MAP_ERROR, TaskSummary, summarise
 
@@ -19,6 +19,7 @@ _STYLE = {"bad": "red", "warn": "yellow", "good": "green", "muted": "dim", "": "
 
 def terminal_tables(results: Results) -> tuple[RichTable, ...]:
     """A ``rich.table.Table`` for each task and budget, narrow enough for most terminals; the page says the rest."""
+    results = short_labels(results)
     return tuple(_table(summary, results) for summary in summarise(results))
 
 

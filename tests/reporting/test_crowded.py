@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +19,13 @@ from posterior_bench.reporting import (
     learning_figures,
     picture_figures,
     posterior_figures,
+    trial_figures,
+    write_report,
 )
-from posterior_bench.reporting.drawing import CROWD, method_groups
+from posterior_bench.reporting.contenders import short_labels
+from posterior_bench.reporting.drawing import CROWD, Illustration, method_groups
 from posterior_bench.reporting.page import report_looks
+from posterior_bench.reporting.settings import compares_settings, settings_table
 from posterior_bench.reporting.style import Look
 from posterior_bench.reporting.summary import TaskSummary, summarise
 from posterior_bench.reporting.tables import cost_table, fits_table, jobs_table, main_table, parameter_tables
@@ -159,3 +165,78 @@ def test_measurements_that_are_classes_are_told_from_numbers() -> None:
     assert picture_figures.different_classes(torch.eye(4)[torch.tensor([2, 2, 0, 1, 3])]) == [0, 2, 3]
     assert picture_figures.different_classes(torch.eye(4)[[1, 1]]) == [0]
     assert picture_figures.different_classes(torch.tensor([[0.5], [1.0]])) == []
+
+
+@pytest.fixture(scope="module")
+def tuning(crowd: Results) -> Results:
+    """Seven trials of three methods, as a record of tuning holds them; they differ in their options alone."""
+    chosen = {"inn": "INN", "cvae": "cVAE", "abc_rejection": "ABC rejection"}
+    jobs = [job for job in crowd.jobs if job.method == "prior"]
+    labels = {"prior": "Prior"}
+    for method, label in chosen.items():
+        base = next(job for job in crowd.jobs if job.method == method)
+        for trial in range(1, 8):
+            rows = tuple(replace(row, options={"steps": 100 * trial} if trial > 1 else {}) for row in base.rows)
+            jobs.append(replace(base, job=f"{method}{trial}", method=f"{method}.{trial}", rows=rows))
+            labels[f"{method}.{trial}"] = f"{label} ({method}.{trial})"
+    return replace(crowd, jobs=tuple(jobs), labels=labels, published=())
+
+
+def test_a_record_of_tuning_shows_settings_first_and_no_curves(
+    tuning: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (calibration_figures, cost_figures, heat_figures, learning_figures, posterior_figures, trial_figures):
+        monkeypatch.setattr(module, "finish", lambda _, *texts: Illustration(*texts, svg=b"<svg/>", png=b""))
+    page = write_report(tuning, tmp_path).read_text(encoding="utf-8")
+    assert page.index('<h2 id="settings">') < page.index('<h2 id="verdicts">')
+    assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {
+        "cost-skill",
+        "tissue-skill",
+        "tissue-coverage",
+    }
+    assert "INN .3" in page
+    assert "(inn.3)" not in page
+    assert sum(len(names) > 400 for names in re.findall(r'alt="([^"]*)"', page)) == 0
+
+
+def test_settings_stand_in_the_suites_order_with_their_outcome(tuning: Results, crowd: Results) -> None:
+    assert compares_settings(tuning)
+    assert not compares_settings(crowd)
+    table = settings_table(tuning, summarise(tuning))
+    assert [line.method for line in table.lines] == list(tuning.labels)
+    assert [line.cells[1].text for line in table.lines][:4] == ["defaults", "defaults", "steps = 200", "steps = 300"]
+    assert len({len(line.cells) for line in table.lines} | {len(table.columns)}) == 1
+    several = settings_table(crowd, summarise(crowd))
+    assert [column.group for column in several.columns] == ["", "", "energy skill", "energy skill"]
+    lost = next(line for line in several.lines if line.method == "dropout_nn")
+    assert lost.cells[3].text == "2 of 2 failed"
+
+
+def test_only_names_that_repeat_the_method_are_shortened(tuning: Results) -> None:
+    labels = {**tuning.labels, "inn.2": "INN, wide", "prior": "Prior (prior)"}
+    short = short_labels(replace(tuning, labels=labels)).labels
+    assert (short["inn.1"], short["inn.2"], short["prior"]) == ("INN .1", "INN, wide", "Prior (prior)")
+
+
+def test_trials_have_a_panel_a_method_and_a_name_each(
+    tuning: Results, monkeypatch: pytest.MonkeyPatch, drawn: list[Figure]
+) -> None:
+    monkeypatch.setattr(trial_figures, "finish", lambda figure, *texts: drawn.append(figure) or texts)
+    trial_figures.trials_figure(summarise(short_labels(tuning)), report_looks(tuning))
+    (figure,) = drawn
+    assert [axes.get_title() for axes in figure.axes] == ["INN", "cVAE", "ABC rejection"]
+    for axes in figure.axes:
+        assert sorted(text.get_text() for text in axes.texts) == list("1234567")
+
+
+def test_stray_draws_leave_the_pictures_of_others_large() -> None:
+    all_axes = [Figure().subplots() for _ in range(4)]
+    for axes, end in zip(all_axes, (1.0, 1.4, 1e7, 1.0), strict=True):
+        axes.plot([0, end], [0, end])
+    picture_figures._focus(all_axes, [True, False, False, False])
+    assert all(axes.get_xlim() == pytest.approx((-0.07, 1.47)) for axes in all_axes)
+    mine = Figure().subplots()
+    mine.plot([0, 1], [0, 1])
+    mine.set_xlim(-5, 5)
+    picture_figures._focus([mine], [False])
+    assert mine.get_xlim() == (-5, 5)

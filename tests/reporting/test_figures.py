@@ -98,9 +98,9 @@ def test_skill_against_cost_shows_who_fails_the_gate(
 
 
 def test_labels_beside_a_figure_do_not_overlap() -> None:
-    found = cost_figures._spread([0.0, 0.5, 0.51, 0.52, 1.0], 0.1, 0.0, 1.0)
+    found = cost_figures.spread([0.0, 0.5, 0.51, 0.52, 1.0], 0.1, 0.0, 1.0)
     assert found == pytest.approx([0.0, 0.41, 0.51, 0.61, 1.0])
-    assert (np.diff(cost_figures._spread([0.95] * 5, 0.1, 0.0, 1.0)) > 0.0999).all()
+    assert (np.diff(cost_figures.spread([0.95] * 5, 0.1, 0.0, 1.0)) > 0.0999).all()
 
 
 def test_drawing_leaves_no_global_state(summaries: tuple[TaskSummary, ...], results: Results) -> None:
