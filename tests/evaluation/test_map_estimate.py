@@ -61,7 +61,7 @@ def test_error_is_the_closed_form_of_a_gaussian(problem, by_name):
 
 
 def test_draws_that_came_again_count_once():
-    """In 13 dimensions copies outweigh all the rest of a kernel density: the estimate would be the most frequent draw."""
+    """In 13 dimensions copies outweigh the rest of a kernel density: the estimate would be the most frequent draw."""
     atoms = torch.randn(300, 40, 13)
     again = atoms.gather(0, torch.randint(300, (1000, 40, 1)).expand(-1, -1, 13))
     errors = [map_estimate(Draws(draws)).square().mean().sqrt() for draws in (atoms, again)]
