@@ -86,7 +86,8 @@ def _reference_first(summary: TaskSummary) -> list[Contender]:
 
 def _values(shown: Sequence[Contender], names: Sequence[str], metric: str) -> np.ndarray:
     found = [[c.score(f"{metric}/{name}") for name in names] for c in shown]
-    return np.array([[math.nan if one is None else one.value for one in row] for row in found]).reshape(len(shown), -1)
+    values = [[math.nan if one is None else one.value for one in row] for row in found]
+    return np.array(values).reshape(len(shown), len(names))  # also where every job failed
 
 
 def _board(shown: Sequence[Contender], summary: TaskSummary, looks: Mapping[str, Look]) -> tuple[Figure, Axes]:

@@ -25,7 +25,7 @@ from posterior_bench.runtime import scope
 
 BOTH = pytest.mark.parametrize("cls", [ConditionalVAE, ConditionalVAEFlow], ids=["cvae", "cvae_iaf"])
 SMALL = {"width": 32, "depth": 2, "batch_size": 200, "learning_rate": 5e-3, "steps": 500}
-FLOW = {**SMALL, "transforms": 2, "iaf_hidden": 16, "context_dim": 8}
+FLOW = {**SMALL, "steps": 900, "epochs": 60, "transforms": 2, "iaf_hidden": 16, "context_dim": 8}
 SETTINGS = {ConditionalVAE: SMALL, ConditionalVAEFlow: FLOW}
 
 

@@ -17,6 +17,7 @@ from posterior_bench.inn import INN, INNBackward, INNForward, INNLikelihood
 from posterior_bench.runtime import scope
 
 SD = 0.5
+LEARNING_RATE = {INN: 1e-3, INNLikelihood: 3e-3}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def exact(y: Tensor) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module", params=[INN, INNLikelihood], ids=["inn", "inn_likelihood"])
 def method(request):
-    return request.param(blocks=4, width=48, steps=600, batch_size=200)
+    return request.param(blocks=4, width=48, steps=600, batch_size=200, learning_rate=LEARNING_RATE[request.param])
 
 
 @pytest.fixture(scope="module")
