@@ -110,9 +110,15 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
     if tied:
         text += f" Tied with it: {first_few(tied)}."
     behind = [c for c in passed[1:] if c.key not in mine.tied_with and c.key not in mine.unresolved_with]
-    if behind:
-        names = first_few([f"{c.label} ({_skill_and_flaws(c, len(summary.info.parameters))})" for c in behind])
-        text += f" To be trusted as well, with less skill: {names}."
+    # a method that is wide enough in every parameter and still misleads: its draws are farther off than the prior's
+    useless = [c for c in behind if _rank(c).high < 0]
+    for some, claim in (
+        ([c for c in behind if c not in useless], "To be trusted as well, with less skill"),
+        (useless, "Over-confident in no parameter, yet worse than the prior"),
+    ):
+        if some:
+            names = first_few([f"{c.label} ({_skill_and_flaws(c, len(summary.info.parameters))})" for c in some])
+            text += f" {claim}: {names}."
     return text
 
 

@@ -47,6 +47,13 @@ def test_ties_and_open_comparisons_are_told_apart() -> None:
     assert "whether GOOD or OPEN has more skill" in found.undecided
 
 
+def test_a_method_worse_than_the_prior_is_not_called_trusted() -> None:
+    others = [_contender("behind", _ranked("behind", 2, 0.5)), _contender("astray", _ranked("astray", 3, -1.3))]
+    text = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), *others, EXACT)).trusted
+    assert "To be trusted as well, with less skill: BEHIND (0.500)." in text
+    assert "Over-confident in no parameter, yet worse than the prior: ASTRAY (−1.300)." in text
+
+
 def test_the_over_confident_are_named_with_their_parameters() -> None:
     bad = _contender("bad", _ranked("bad", 2, 0.64, over_confident=("a", "b")))
     found = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), bad, EXACT))
