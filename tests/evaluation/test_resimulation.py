@@ -11,7 +11,10 @@ from posterior_bench import Draws, Parameter, Truth
 from posterior_bench.evaluation import Resimulation
 
 
-def test_scores_are_the_closed_form_of_a_gaussian(problem, by_name):
+def test_scores_are_the_closed_form_of_a_gaussian(problem, by_name, monkeypatch):
+    monkeypatch.setattr(
+        "posterior_bench.evaluation.map_estimate.MEASUREMENTS", 4000
+    )  # of fewer, noise hides which of two modes is better
     truth = problem.truth(4000)
     scores = by_name(Resimulation().score(problem.exact(truth, 100), truth))
     of_y = problem.forward @ torch.diag(problem.sd**2) @ problem.forward.T + problem.noise**2 * torch.eye(4)
@@ -22,7 +25,7 @@ def test_scores_are_the_closed_form_of_a_gaussian(problem, by_name):
     expected = (rest @ of_y @ rest.T).diagonal() + problem.noise**2
     found = scores["map_resimulation_error_density"]
     assert found.value == pytest.approx(math.sqrt(float((expected / of_y.diagonal()).mean())), rel=0.03)
-    assert max(found.value, scores["map_resimulation_error"].value) < noise.value  # modes lie below, which is no merit
+    assert found.value < scores["map_resimulation_error"].value < noise.value  # a mode lies below, which is no merit
     # an exact draw and the truth are exchangeable: the squared error is that of two noises
     resim = scores["err_resim"]
     assert resim.value == pytest.approx(4 * 2 * problem.noise**2, abs=4 * resim.std_error)
