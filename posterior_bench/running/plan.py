@@ -108,7 +108,7 @@ def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
             trains = method.spec.trains
             for place, (budget, repetitions) in enumerate(suite.cells(task_entry) if trains else ((0, 1),)):
                 seconds = method_entry.seconds_at(task_name, place)
-                for repetition in range(repetitions):
+                for repetition in range(min(repetitions, method_entry.repetitions or repetitions)):
                     jobs.append(
                         _job(
                             suite,

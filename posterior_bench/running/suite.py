@@ -65,6 +65,7 @@ class MethodEntry(_Entry):
         options: of the method.
         name: under which the suite reports it; needed where a method stands twice. By default the method's.
         tasks: names of the tasks it runs on; by default all.
+        repetitions: fits a cell at most, where those of the task would be more than this method deserves.
         seconds: a job takes on one core, by task name, one number or one for each budget; for the time estimate, and
             so that the longest begin first.
     """
@@ -73,6 +74,7 @@ class MethodEntry(_Entry):
     options: dict[str, Any] = {}
     name: Name | None = None
     tasks: tuple[str, ...] | None = None
+    repetitions: Repetitions | None = None
     seconds: dict[str, float | tuple[float, ...]] = {}
 
     def seconds_at(self, task: str, place: int) -> float | None:
