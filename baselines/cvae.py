@@ -23,8 +23,8 @@ from pyro.nn import ConditionalAutoRegressiveNN
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posterior_bench import Method, MethodSpec, Posterior, Problem, Progress, Simulations
-from posterior_bench.training import Standardise, ThetaMap, Training, train
+from posterior_bench import MethodSpec, Posterior, Problem, Progress
+from posterior_bench.training import Standardise, ThetaMap, TrainedMethod, train
 
 ROWS = 4_000
 """Draws made at a time: few enough that the decoder's activations stay in cache."""
@@ -219,7 +219,7 @@ class VAEPosterior(Posterior):
 
 
 @dataclass(frozen=True)
-class _VAE(Method):
+class _VAE(TrainedMethod[VAEModel]):
     """What both methods have in common: prior, decoder and training.
 
     Args:
@@ -231,7 +231,6 @@ class _VAE(Method):
         weight_kl: of the divergence; 1 is the ELBO.
         ramp: fraction of the training over which ``weight_kl`` is reached from 0, linearly, so that z is used before it
             costs anything: started at its full weight, z is easily ignored for good (posterior collapse).
-        steps, epochs, batch_size, learning_rate, weight_decay, patience: see ``posterior_bench.training.Training``.
     """
 
     latent_dim: int | None = None
@@ -242,11 +241,6 @@ class _VAE(Method):
     weight_kl: float = 1.0
     ramp: float = 0.25
     steps: int = 5000
-    epochs: int | None = 30
-    batch_size: int = 500
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
-    patience: int = 10
 
     quick: ClassVar[Mapping[str, object]] = {
         "width": 32,
@@ -261,18 +255,6 @@ class _VAE(Method):
             raise ValueError(f"ramp is {self.ramp}; expected a fraction of the training between 0 and 1")
         if not self.sd_floor > 0:
             raise ValueError(f"sd_floor is {self.sd_floor}; expected a positive sd: without it the ELBO has no maximum")
-
-    def fit(self, simulations: Simulations, problem: Problem, progress: Progress) -> VAEPosterior:
-        """Train on the valid simulations."""
-        pairs = simulations.only_valid()
-        theta_map = ThetaMap.of(problem.prior, pairs.theta)
-        model = self._model(theta_map, Standardise.of(pairs.y)).to(pairs.theta.device)
-        data = theta_map(pairs.theta), model.y_map(pairs.y)
-
-        def losses(batch: tuple[Tensor, ...], fraction: float) -> Iterator[tuple[str, Tensor]]:
-            yield from self.losses(model, batch[0], batch[1], fraction)
-
-        return VAEPosterior(model, train(model, losses, data, self._training(), progress))
 
     def losses(self, model: VAEModel, real: Tensor, y: Tensor, fraction: float) -> Iterator[tuple[str, Tensor]]:
         """The two terms of the negative, weighted ELBO, for mapped parameters (N, D) and measurements (N, M).
@@ -290,14 +272,7 @@ class _VAE(Method):
             term = term + through - through.detach()
         yield "divergence", term
 
-    def restore(self, tensors: dict[str, Tensor], settings: dict, problem: Problem) -> VAEPosterior:
-        """The posterior with these weights."""
-        model = self._model(ThetaMap(problem.prior), Standardise(torch.Size(problem.y_shape).numel()))
-        model.load_state_dict(tensors)
-        model.to(next(iter(tensors.values())).device).eval().requires_grad_(False)
-        return VAEPosterior(model)
-
-    def _model(self, theta_map: ThetaMap, y_map: Standardise) -> VAEModel:
+    def _model(self, theta_map: ThetaMap, y_map: Standardise, problem: Problem) -> VAEModel:
         theta_dim, y_dim = len(theta_map.loc), len(y_map.loc)
         latent_dim = self._latent_dim(theta_dim)
         return VAEModel(
@@ -311,16 +286,14 @@ class _VAE(Method):
             self.sd_floor,
         )
 
-    def _training(self) -> Training:
-        return Training(
-            steps=self.steps,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            patience=self.patience,
-            settle=self.ramp,
-        )
+    def _train(self, model: VAEModel, data: tuple[Tensor, ...], progress: Progress) -> Mapping[str, Tensor]:
+        def losses(batch: tuple[Tensor, ...], fraction: float) -> Iterator[tuple[str, Tensor]]:
+            return self.losses(model, batch[0], batch[1], fraction)
+
+        return train(model, losses, data, self._settings(settle=self.ramp), progress)
+
+    def _posterior(self, model: VAEModel, history: Mapping[str, Tensor]) -> Posterior:
+        return VAEPosterior(model, history)
 
     @abstractmethod
     def _latent_dim(self, theta_dim: int) -> int:

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, softplus
 
-from posterior_bench import HasLogProb, Method, MethodSpec, Posterior, Problem, Progress, Simulations
+from posterior_bench import HasLogProb, MethodSpec, Posterior, Problem, Progress
 from posterior_bench.priors import log_density_in_support
-from posterior_bench.training import Standardise, ThetaMap, Training, train
+from posterior_bench.training import Stage, Standardise, ThetaMap, TrainedMethod, train
 
 ROWS = 4096
 """Passes of a network made at a time when drawing, and a tenth of the draws made at a time."""
@@ -157,46 +157,25 @@ class EnsemblePosterior(_GaussianPosterior, HasLogProb):
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Progress of one of several trainings that follow each other."""
-
-    whole: Progress
-    index: int
-    count: int
-
-    def update(self, done: int, total: int, message: str = "") -> None:
-        label = f"member {self.index + 1} of {self.count}, " if self.count > 1 else ""
-        self.whole.update(self.index * total + done, self.count * total, label + message)
-
-
-@dataclass(frozen=True)
-class _GaussianNetworks(Method):
+class _GaussianNetworks(TrainedMethod[GaussianModel]):
     """What both methods have in common: the architecture and the training.
 
     Args:
-        width, depth: of the hidden layers of one network.
-        steps, epochs, batch_size, learning_rate, weight_decay, patience: see ``posterior_bench.training.Training``;
-            of one network.
+        width, depth: of the hidden layers of one network. Settings of the training are those of one network, too.
     """
 
     width: int = 340
     depth: int = 3
-    steps: int = 4000
-    epochs: int | None = 30
-    batch_size: int = 500
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
-    patience: int = 10
 
     quick: ClassVar[Mapping[str, object]] = {"width": 48, "depth": 2, "steps": 300, "batch_size": 200}
 
-    def fit(self, simulations: Simulations, problem: Problem, progress: Progress) -> Posterior:
-        """Train on the valid simulations, one network after the other, each with its own held-out pairs."""
-        pairs = simulations.only_valid()
-        theta_map, y_map = ThetaMap.of(problem.prior, pairs.theta), Standardise.of(pairs.y)
-        model = self._model(theta_map, y_map).to(pairs.theta.device)
-        data = theta_map(pairs.theta), y_map(pairs.y)
-        curves = []
+    def _model(self, theta_map: ThetaMap, y_map: Standardise, problem: Problem) -> GaussianModel:
+        sizes = len(y_map.loc), len(theta_map.loc), self.width, self.depth, self._rate()
+        return GaussianModel(theta_map, y_map, [GaussianNetwork(*sizes) for _ in range(self._count())])
+
+    def _train(self, model: GaussianModel, data: tuple[Tensor, ...], progress: Progress) -> Mapping[str, Tensor]:
+        """One network after the other, each with its own held-out pairs."""
+        curves: list[dict[str, Tensor]] = []
         for i, network in enumerate(model.networks):
 
             def losses(
@@ -204,32 +183,12 @@ class _GaussianNetworks(Method):
             ) -> Iterator[tuple[str, Tensor]]:
                 yield "negative log-likelihood", -log_normal(batch[0], *network(batch[1])).mean()
 
-            curves.append(train(network, losses, data, self._training(), _Part(progress, i, len(model.networks))))
+            stage = Stage(progress, i, len(model.networks), f"member {i + 1} of {len(model.networks)}, ")
+            curves.append(train(network, losses, data, self._settings(), stage))
             if i > 0:
                 curves[-1]["step"] += curves[-2]["step"][-1]
         model.eval()
-        return self._posterior(model, {name: torch.cat([c[name] for c in curves]) for name in curves[0]})
-
-    def restore(self, tensors: dict[str, Tensor], settings: dict, problem: Problem) -> Posterior:
-        """The posterior with these weights."""
-        model = self._model(ThetaMap(problem.prior), Standardise(torch.Size(problem.y_shape).numel()))
-        model.load_state_dict(tensors)
-        model.to(next(iter(tensors.values())).device).eval().requires_grad_(False)
-        return self._posterior(model, {})
-
-    def _model(self, theta_map: ThetaMap, y_map: Standardise) -> GaussianModel:
-        sizes = len(y_map.loc), len(theta_map.loc), self.width, self.depth, self._rate()
-        return GaussianModel(theta_map, y_map, [GaussianNetwork(*sizes) for _ in range(self._count())])
-
-    def _training(self) -> Training:
-        return Training(
-            steps=self.steps,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            patience=self.patience,
-        )
+        return {name: torch.cat([c[name] for c in curves]) for name in curves[0]}
 
     @abstractmethod
     def _rate(self) -> float:
@@ -238,10 +197,6 @@ class _GaussianNetworks(Method):
     @abstractmethod
     def _count(self) -> int:
         """The number of networks."""
-
-    @abstractmethod
-    def _posterior(self, model: GaussianModel, history: Mapping[str, Tensor]) -> Posterior:
-        """The posterior of a trained model."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +255,6 @@ class DeepEnsemble(_GaussianNetworks):
     members: int = 5
     width: int = 150
     steps: int = 3000
-    epochs: int | None = 30
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         "deep_ensemble",

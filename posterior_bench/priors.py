@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, Uniform, biject_to, constraints
 from torch.types import _size
+
+NODES = 8
+"""Of the quadrature over the unit interval that stands for a whole number, see ``log_density_in_support``."""
 
 
 class TruncatedNormal(Distribution):
@@ -141,6 +146,30 @@ def _support(distribution: Distribution) -> constraints.Constraint:
     return support
 
 
+def is_whole(marginal: Distribution) -> bool:
+    """Whether the draws of a scalar distribution are whole numbers."""
+    return bool(_support(marginal).is_discrete)
+
+
+def dequantised_cdf(marginal: Distribution, values: Tensor) -> Tensor:
+    """The distribution function of a marginal at ``values``, any shape.
+
+    Where its draws are whole numbers, it is that of k + U(0, 1), which rises evenly from F(k - 1) at k to F(k) at
+    k + 1: at a random place between where ``values`` are whole themselves.
+    """
+    if not is_whole(marginal):
+        return marginal.cdf(values)
+    k = values.floor()
+    share = torch.where(values == k, torch.rand_like(values), values - k)
+    return marginal.cdf(k) - (1 - share) * marginal.log_prob(k).exp()
+
+
+def _whole_columns(prior: Distribution) -> list[int]:
+    """Indices of the parameters that are whole numbers under the prior."""
+    marginals = prior.marginals if isinstance(prior, Product) else known_marginals(prior)
+    return [i for i, marginal in enumerate(marginals or ()) if is_whole(marginal)]
+
+
 def _has_quantiles(marginal: Distribution) -> bool:
     try:
         marginal.cdf(marginal.icdf(torch.tensor(0.5)))
@@ -163,7 +192,25 @@ def log_density_in_support(
     """``log_density(theta)``, and -inf where theta (..., D) lies outside the prior's support: (...).
 
     Outside, the maps around a network have no value: ``log_density`` is given ``anchor`` (D,), any point inside, there.
+
+    Where a parameter is a whole number k, ``log_density`` is that of k + v with v in (0, 1), as a network knows it, and
+    what is returned is the log of its integral over v: the probability of k, a density in the other parameters. The
+    integral is by 8 Gauss-Legendre nodes for each such parameter, so that ``log_density`` is called 8 times for one
+    of them. A density that is much narrower in v than the nodes are apart, an eighth, is not resolved.
     """
     inside = in_support(prior, theta.detach())
     safe = torch.where(inside.unsqueeze(-1), theta, anchor)
-    return torch.where(inside, log_density(safe), -math.inf)
+    whole = _whole_columns(prior)
+    found = _log_integral(safe, whole, log_density) if whole else log_density(safe)
+    return torch.where(inside, found, -math.inf)
+
+
+def _log_integral(theta: Tensor, whole: list[int], log_density: Callable[[Tensor], Tensor]) -> Tensor:
+    """Log of the integral of a density over the unit intervals above the columns ``whole`` of theta (..., D): (...)."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)  # on (-1, 1)
+    terms = []
+    for chosen in product(range(NODES), repeat=len(whole)):
+        place = theta.new_zeros(theta.shape[-1])
+        place[whole] = torch.as_tensor((nodes[list(chosen)] + 1) / 2).to(place)
+        terms.append(log_density(theta + place) + math.log(np.prod(weights[list(chosen)] / 2)))
+    return torch.stack(terms).logsumexp(0)

@@ -21,6 +21,9 @@ from .contracts import Method, Metric, Simulator
 from .records import check_name
 
 Group = Literal["simulators", "methods", "metrics"]
+SHARED = frozenset(f"posterior_bench.{name}" for name in ("training", "maps", "priors"))
+"""What of the core is part of a plug-in that imports it: its results depend on it."""
+
 _KIND: dict[Group, type] = {"simulators": Simulator, "methods": Method, "metrics": Metric}
 
 
@@ -121,7 +124,7 @@ def source_hash(cls: type) -> str:
     """A hash (16 hex digits) of the source that defines a plug-in, so that an edited one never meets its old rows.
 
     Covers the class's module, what this imports from its own top-level package (from posterior_bench only the
-    training loop and the module's own folder), and the data files of a plug-in that is a folder.
+    module's own folder, and what ``SHARED`` names), and the data files of a plug-in that is a folder.
     """
     start = sys.modules[cls.__module__]
     files: dict[str, Path] = {}
@@ -161,7 +164,7 @@ def _collect(module: ModuleType, files: dict[str, Path]) -> None:
 
 def _belongs(name: str, to: str) -> bool:
     """Whether a module counts as source of the plug-in module ``to``."""
-    if name == "posterior_bench.training":
+    if name in SHARED:
         return True
     own = name.split(".")
     if own[0] == "posterior_bench":

@@ -18,7 +18,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 LEVELS = (
     {"records"},
     {"contracts"},
-    {"problem", "runtime", "priors", "training"},
+    {"problem", "runtime", "priors", "maps", "training"},
     {"registry"},
     {"inn", "checks", "evaluation"},
     {"running"},

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Dirichlet, Distribution, Independent, LogNormal, Normal, Uniform
+from torch.distributions import Dirichlet, Distribution, Independent, LogNormal, Normal, Uniform, constraints
 
-from posterior_bench.priors import Product, TruncatedNormal
+from posterior_bench.priors import Product, TruncatedNormal, log_density_in_support
 from posterior_bench.runtime import scope
 from posterior_bench.training import Losses, Standardise, ThetaMap, Training, train
 
@@ -73,6 +73,60 @@ def test_log_determinant_is_that_of_autograd(name: str) -> None:
         moved = [(mapping((row + e)[None]) - mapping((row - e)[None]))[0] for e in torch.diag(step)]
         jacobian = torch.stack(moved, dim=1) / (2 * step)
         assert float(jacobian.det().abs().log()) == pytest.approx(float(claimed), abs=1e-3)
+
+
+class Dice(Distribution):
+    """1 with probability 0.2, 2 with 0.5, 3 with 0.3."""
+
+    arg_constraints = {}  # noqa: RUF012 - torch's own form
+    support = constraints.integer_interval(1, 3)
+    steps = torch.tensor([0.0, 0.2, 0.7, 1.0], dtype=torch.double)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return self.steps[value.long()].to(value.dtype)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        return torch.searchsorted(self.steps, value.double().contiguous()).clamp(1, 3).to(value.dtype)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.steps.diff()[value.long() - 1].log().to(value.dtype)
+
+
+WHOLE = Product([Normal(0.0, 2.0), Dice()])
+
+
+def test_whole_numbers_are_dequantised_and_floored_again() -> None:
+    theta = torch.stack([torch.zeros(30_000), torch.tensor([1.0, 2.0, 3.0]).repeat(10_000)], dim=1)
+    mapping = ThetaMap(WHOLE)
+    with scope(3):
+        real = mapping(theta)
+        drawn = mapping.inverse(torch.randn(30_000, 2))
+    assert torch.equal(mapping.inverse(real)[:, 1], theta[:, 1])
+    place = torch.special.ndtr(real[:, 1])  # uniform within the share of probability of each number
+    for number, low, high in ((1, 0.0, 0.2), (2, 0.2, 0.7), (3, 0.7, 1.0)):
+        share = (place[theta[:, 1] == number] - low) / (high - low)
+        assert share.min() > -1e-5
+        assert share.max() < 1 + 1e-5
+        assert abs(float(share.mean()) - 0.5) < 5 / math.sqrt(12 * 10_000)
+        assert abs(float((drawn[:, 1] == number).double().mean()) - (high - low)) < 5 / math.sqrt(4 * 30_000)
+    between = torch.tensor([[0.0, 2.25]]).expand(5, 2)
+    torch.testing.assert_close(torch.special.ndtr(mapping(between)[:, 1]), torch.full((5,), 0.325))
+
+
+def test_density_of_a_whole_number_is_its_probability() -> None:
+    """Of N(m, s^2) of the mapped numbers: the mass between the ends of a number's share."""
+    mapping, normal = ThetaMap(WHOLE), Normal(torch.tensor([0.4, -0.3]), torch.tensor([0.5, 0.7]))
+
+    def density(at: Tensor) -> Tensor:
+        return normal.log_prob(mapping(at)).sum(-1) + mapping.log_abs_det(at)
+
+    theta = torch.tensor([[[0.5, 1.0], [1.0, 2.0], [-1.0, 3.0], [0.0, 2.5], [0.0, 4.0]]])
+    found = log_density_in_support(WHOLE, theta, torch.tensor([0.0, 2.0]), density)
+    ends = torch.special.ndtri(torch.tensor([0.0, 0.2, 0.7, 1.0]))
+    mass = normal.cdf(torch.stack([torch.zeros(4), ends], dim=1))[:, 1].diff()
+    first = Normal(0.8, 1.0).log_prob(theta[0, :3, 0])
+    torch.testing.assert_close(found[0, :3], first + mass.log(), atol=0.02, rtol=0)
+    assert found[0, 3:].isneginf().all()
 
 
 def test_values_at_a_bound_stay_finite_and_inside() -> None:

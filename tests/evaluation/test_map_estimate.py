@@ -83,6 +83,20 @@ def test_heavier_of_two_modes_is_found():
     assert ((map_estimate_density(polished) - 3).abs() < 1e-2).all()
 
 
+def test_polishing_leaves_whole_numbers_alone():
+    """Of the mass of k and a normal around k: the mode has the likeliest k of the draws, and the other number at k."""
+
+    def density(theta: torch.Tensor) -> torch.Tensor:
+        whole, other = theta.unbind(-1)
+        mass = torch.distributions.Poisson(4.0, validate_args=False).log_prob(whole)
+        return torch.where(whole == whole.round(), mass + Normal(whole, 0.5).log_prob(other), -torch.inf)
+
+    whole = torch.poisson(torch.full((200, 30), 4.0))
+    found = map_estimate_density(Draws(torch.stack([whole, whole + 0.5 * torch.randn(200, 30)], -1), density))
+    assert ((found[:, 0] == 3) | (found[:, 0] == 4)).all()  # equally likely
+    assert torch.allclose(found[:, 1], found[:, 0], atol=1e-3)
+
+
 def test_polishing_stays_where_the_density_is():
     def density(theta: torch.Tensor) -> torch.Tensor:  # grows towards the edge at 1, beyond which there is none
         inside = (theta[..., 0] > 0) & (theta[..., 0] < 1)
