@@ -2,16 +2,23 @@
 
     MMD^2(p, q) = E k(u, u') + E k(v, v') - 2 E k(u, v),        k(u, v) = sum_h 1 / (1 + |u - v|^2 / h^2)
 Gretton et al. 2012; the inverse multiquadratic kernel as in Tolstikhin et al. 2018 (arXiv 1711.01558), sec. 4.
+
+Value and gradient come from one pass over square tiles of the matrices of pairs. A tile lives in three buffers that
+all tiles share and is forgotten afterwards, so memory grows with the number of points, not of pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+SIDE = {"cpu": 256, "cuda": 2048}
+"""Points on a side of a tile: on a CPU the three buffers of floats, 768 kB, stay in one core's cache; a GPU wants few
+and large operations."""
 
 
 def mmd2(u: Tensor, v: Tensor, bandwidths: Sequence[float], unbiased: bool = True, paired: bool = False) -> Tensor:
@@ -42,29 +49,47 @@ def mmd2(u: Tensor, v: Tensor, bandwidths: Sequence[float], unbiased: bool = Tru
     return _MMD2.apply(u, v, tuple(bandwidths), unbiased, paired)
 
 
+class _Sample(NamedTuple):
+    """One sample, arranged so that a product of matrices gives squared distances, and another one gradients.
+
+    left_i . right_j = -2 u_i . v_j + |u_i|^2 + |v_j|^2. With weights w_ij, a row of w @ right is
+    [sum_j w_ij v_j, sum_j w_ij, *], which is all that sum_j w_ij (u_i - v_j) needs; ``pull`` sums these rows.
+    """
+
+    left: Tensor
+    right: Tensor
+    pull: Tensor | None
+
+    @classmethod
+    def of(cls, points: Tensor, with_gradient: bool) -> _Sample:
+        norms = points.square().sum(1, keepdim=True)
+        ones = torch.ones_like(norms)
+        right = torch.cat([points, ones, norms], dim=1)
+        return cls(
+            torch.cat([-2 * points, norms, ones], dim=1), right, torch.zeros_like(right) if with_gradient else None
+        )
+
+    def gradient(self) -> Tensor | None:
+        """(N, K), once every tile has been added."""
+        if self.pull is None:
+            return None
+        return self.pull[:, -2:-1] * self.right[:, :-2] - self.pull[:, :-2]
+
+
 class _MMD2(torch.autograd.Function):
-    """With D = |u_i - u_j|^2: k = sum_h h^2 / (h^2 + D), dk/dD = -sum_h h^2 / (h^2 + D)^2, dD/du_i = 2 (u_i - u_j)."""
+    """With D = |u_i - v_j|^2: k = sum_h h^2 / (h^2 + D), dk/dD = -sum_h h^2 / (h^2 + D)^2, dD/du_i = 2 (u_i - v_j)."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, v: Tensor, bandwidths: tuple[float, ...], unbiased: bool, paired: bool) -> Tensor:
-        gradients = [
-            torch.zeros_like(t) if needed else None for t, needed in zip((u, v), ctx.needs_input_grad[:2], strict=True)
-        ]
+        samples = [_Sample.of(points, needed) for points, needed in zip((u, v), ctx.needs_input_grad[:2], strict=True)]
+        side = min(SIDE.get(u.device.type, SIDE["cpu"]), max(len(u), len(v)))
+        tiles = _Tiles(u.new_empty(3, side * side), side, tuple(h * h for h in bandwidths))
         value = u.new_zeros(())
-        for points, gradient in zip((u, v), gradients, strict=True):
-            pairs = len(points) * (len(points) - unbiased)
-            total, slope = _kernel(points, points, bandwidths, gradient is not None, unbiased)
-            value = value + total / pairs
-            if gradient is not None:
-                gradient += _pull(slope.sum(1), slope, points, points, 4 / pairs)
-        pairs = len(u) * (len(v) - paired)
-        total, slope = _kernel(u, v, bandwidths, any(ctx.needs_input_grad[:2]), paired)
-        value = value - 2 * total / pairs
-        if gradients[0] is not None:
-            gradients[0] += _pull(slope.sum(1), slope, u, v, -4 / pairs)
-        if gradients[1] is not None:
-            gradients[1] += _pull(slope.sum(0), slope.T, v, u, -4 / pairs)
-        ctx.save_for_backward(*gradients)
+        for sample in samples:
+            pairs = len(sample.left) * (len(sample.left) - unbiased)
+            tiles.add(value, sample, sample, 1 / pairs, diagonal=torch.inf if unbiased else 0.0)
+        tiles.add(value, samples[0], samples[1], -2 / (len(u) * (len(v) - paired)), torch.inf if paired else None)
+        ctx.save_for_backward(*(sample.gradient() for sample in samples))
         return value
 
     @staticmethod
@@ -74,26 +99,43 @@ class _MMD2(torch.autograd.Function):
         return gradients[0], gradients[1], None, None, None
 
 
-def _kernel(
-    u: Tensor, v: Tensor, bandwidths: tuple[float, ...], with_slope: bool, without_diagonal: bool
-) -> tuple[Tensor, Tensor]:
-    """The sum of the kernel over all pairs, and dk/dD of each pair (N, P)."""
-    squared = torch.addmm((v * v).sum(1), u, v.T, alpha=-2).add_((u * u).sum(1, keepdim=True)).clamp_(min=0)
-    if without_diagonal:
-        squared.fill_diagonal_(torch.inf)  # a kernel of 0, and a slope of 0
-    elif u is v:
-        squared.fill_diagonal_(0)
-    slope = torch.zeros_like(squared) if with_slope else squared
-    total = squared.new_zeros(())
-    buffer = torch.empty_like(squared)
-    for h in bandwidths:
-        torch.add(squared, h * h, out=buffer).reciprocal_()
-        total = total + h * h * buffer.sum()
-        if with_slope:
-            slope.addcmul_(buffer, buffer, value=-h * h)
-    return total, slope
+class _Tiles(NamedTuple):
+    """The buffers of a tile (3, side^2), the points on its side, and h^2 of each kernel."""
 
+    buffers: Tensor
+    side: int
+    squares: tuple[float, ...]
 
-def _pull(row_sums: Tensor, slope: Tensor, points: Tensor, others: Tensor, factor: float) -> Tensor:
-    """factor * sum_j slope_ij (points_i - others_j), (N, K)."""
-    return torch.addmm(row_sums.unsqueeze(1) * points, slope, others, alpha=-factor, beta=factor)
+    def add(self, value: Tensor, one: _Sample, other: _Sample, weight: float, diagonal: float | None) -> None:
+        """Add weight * sum_ij k(u_i, v_j) to the value, and its gradients to what both samples pull.
+
+        Args:
+            value: (), added to in place.
+            one, other: the samples of u and v; the same one for the pairs within a sample, each pair visited once.
+            weight: of the sum.
+            diagonal: squared distance to take for the pairs i = j; infinity leaves them out; ``None``: as it is.
+        """
+        wanted = [(sample.pull is not None) for sample in (one, other)]
+        for rows in self._blocks(len(one.left)):
+            for columns in self._blocks(len(other.left)):
+                if one is other and columns.start < rows.start:
+                    continue  # the mirror image of a tile that counts twice
+                times = weight * (2 if one is other and columns != rows else 1)
+                left, right = one.left[rows], other.right[columns]
+                squared, kernel, slope = (b[: len(left) * len(right)].view(len(left), -1) for b in self.buffers)
+                torch.mm(left, right.T, out=squared).clamp_(min=0)
+                if diagonal is not None and rows == columns:
+                    squared.fill_diagonal_(diagonal)
+                slope.zero_()
+                for square in self.squares:
+                    torch.add(squared, square, out=kernel).reciprocal_()
+                    value.add_(kernel.sum(), alpha=times * square)
+                    if any(wanted):
+                        slope.addcmul_(kernel, kernel, value=square)
+                if one.pull is not None:
+                    one.pull[rows].addmm_(slope, right, alpha=-2 * times)
+                if other.pull is not None:
+                    other.pull[columns].addmm_(slope.T, one.right[rows], alpha=-2 * times)
+
+    def _blocks(self, count: int) -> Iterator[slice]:
+        return (slice(start, min(start + self.side, count)) for start in range(0, count, self.side))

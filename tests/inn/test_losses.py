@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from posterior_bench.inn import mmd2
+from posterior_bench.inn import mmd, mmd2
 from posterior_bench.inn.losses import MeasurementNoise, backward_loss, kernel_score, latent_loss
 from posterior_bench.runtime import scope
 
@@ -47,6 +48,26 @@ def test_unbiased_mmd_has_mean_zero_under_the_null(paired):
         values = torch.stack([mmd2(torch.randn(40, 2), torch.randn(40, 2), WIDTHS, paired=paired) for _ in range(400)])
     assert abs(values.mean()) < 4 * values.std() / math.sqrt(400)
     assert values.min() < 0
+
+
+class Largest(TorchDispatchMode):
+    """Watches the largest tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+def test_memory_grows_with_the_points_not_with_the_pairs(monkeypatch):
+    monkeypatch.setitem(mmd.SIDE, "cpu", 20)
+    u, v = torch.randn(200, 3, requires_grad=True), torch.randn(150, 3)
+    with Largest() as seen:
+        mmd2(u, v, WIDTHS).backward()
+    assert seen.elements <= max(3 * 20**2, 200 * (3 + 2))
 
 
 def test_biased_mmd_is_never_negative_and_zero_for_one_sample():
