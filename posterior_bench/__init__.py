@@ -2,6 +2,8 @@
 
 from .contracts import (
     Differentiable,
+    HasLandmarks,
+    HasLatent,
     HasLikelihood,
     HasLogProb,
     HasNoise,
@@ -21,6 +23,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Differentiable",
     "Draws",
+    "HasLandmarks",
+    "HasLatent",
     "HasLikelihood",
     "HasLogProb",
     "HasNoise",

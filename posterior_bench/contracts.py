@@ -81,6 +81,15 @@ class HasPicture(ABC):
         """Draw the configurations theta (n, D) that may lie behind the measurement y (*y_shape) into ``axes``."""
 
 
+class HasLandmarks(ABC):
+    """A simulator whose parameter space has points that a reader knows, such as modes, for the report."""
+
+    @property
+    @abstractmethod
+    def landmarks(self) -> Tensor:
+        """The points (L, D), L >= 1, in the units of theta; the report names them 1 to L in this order."""
+
+
 class Posterior(ABC):
     """q(theta | y) for any measurement y of the simulator that it was fitted on.
 
@@ -104,6 +113,19 @@ class HasLogProb(ABC):
     @abstractmethod
     def log_prob(self, theta: Tensor, y: Tensor) -> Tensor:
         """log q(theta | y), (n, B), for theta (n, B, D) and y (B, *y_shape), in nats, theta in its own units."""
+
+
+class HasLatent(ABC):
+    """A posterior whose draws are a function of the measurement and of a latent vector z ~ N(0, I)."""
+
+    @property
+    @abstractmethod
+    def latent_dim(self) -> int:
+        """K, the number of coordinates of z, at least 1."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        """Draws (n, B, D), theta in its own units, for z (n, B, K) and y (B, *y_shape); deterministic."""
 
 
 class Progress(Protocol):

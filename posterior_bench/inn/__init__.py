@@ -1,20 +1,22 @@
 """The invertible neural network (INN)."""
 
 from .ablations import INNBackward, INNForward
+from .bidirectional import INN, INNNoise
 from .conditional import ConditionalINN, ConditionalINNPosterior
-from .coupling import AffineCoupling, InvertibleNetwork
-from .method import INN, INNLikelihood, INNModel, INNPosterior
+from .coupling import InvertibleNetwork
+from .method import INNLikelihood
 from .mmd import mmd2
+from .model import INNModel, INNPosterior
 
 __all__ = [
     "INN",
-    "AffineCoupling",
     "ConditionalINN",
     "ConditionalINNPosterior",
     "INNBackward",
     "INNForward",
     "INNLikelihood",
     "INNModel",
+    "INNNoise",
     "INNPosterior",
     "InvertibleNetwork",
     "mmd2",

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from posterior_bench import MethodSpec
 
-from .method import INNModel, InvertibleMethod, backward_terms, forward_terms
+from .bidirectional import backward_terms, forward_terms
+from .method import InvertibleMethod
+from .model import INNModel
 
 REFERENCE = "Ardizzone et al. 2018, arXiv:1808.04730"
 
@@ -42,8 +44,8 @@ class INNForward(InvertibleMethod):
 
     spec: ClassVar[MethodSpec] = MethodSpec("inn_ly_lz", 1, REFERENCE, label="INN, L_y + L_z only")
 
-    def _losses(self, model: INNModel, real: Tensor, y: Tensor, fraction: float) -> Iterator[tuple[str, Tensor]]:
-        return forward_terms(model, real, y, self.weight_y, self.weight_z, self.bandwidths, fit_noise=True)
+    def _losses(self, model: INNModel, inputs: Tensor, y: Tensor, fraction: float) -> Iterator[tuple[str, Tensor]]:
+        return forward_terms(model, inputs, y, self.weight_y, self.weight_z, self.bandwidths, fit_noise=True)
 
     def _settle(self) -> float:
         return 0.0
@@ -61,8 +63,8 @@ class INNBackward(InvertibleMethod):
 
     spec: ClassVar[MethodSpec] = MethodSpec("inn_lx", 1, REFERENCE, label="INN, L_x only")
 
-    def _losses(self, model: INNModel, real: Tensor, y: Tensor, fraction: float) -> Iterator[tuple[str, Tensor]]:
-        return backward_terms(model, real, y, 1.0, self.bandwidths)
+    def _losses(self, model: INNModel, inputs: Tensor, y: Tensor, fraction: float) -> Iterator[tuple[str, Tensor]]:
+        return backward_terms(model, inputs, y, 1.0, self.bandwidths)
 
     def _settle(self) -> float:
         return 0.0

@@ -38,20 +38,27 @@ class MeasurementNoise(nn.Module):
         width: hidden units of the two layers of the network of m and log s.
         start: s at the beginning.
         floor: smallest s.
+        learned: else m is 0 and s is ``floor``.
     """
 
-    def __init__(self, dim: int, width: int = 64, start: float = 0.2, floor: float = 0.01) -> None:
+    def __init__(
+        self, dim: int, width: int = 64, start: float = 0.2, floor: float = 0.01, learned: bool = True
+    ) -> None:
         super().__init__()
-        last = nn.Linear(width, 2 * dim)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.network = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
+        self.learned = learned
+        if learned:
+            last = nn.Linear(width, 2 * dim)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.network = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), last)
         if not 0 < floor < start:
             raise ValueError(f"found start {start} and floor {floor}; expected 0 < floor < start")
         self.log_floor, self.log_above = math.log(floor), math.log(start - floor)
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of u, each (N, M), for y (N, M)."""
+        if not self.learned:
+            return y, torch.full_like(y, self.log_floor)
         shift, raw = self.network(y).chunk(2, dim=1)
         # s = floor + (start - floor) exp(raw), in logarithms
         return y + shift, self.log_floor + nn.functional.softplus(raw + self.log_above - self.log_floor)
@@ -73,19 +80,19 @@ def forward_loss(u: Tensor, y: Tensor) -> Tensor:
     return (u - y).square().sum(1).mean()
 
 
-def latent_loss(u: Tensor, z: Tensor, target: Tensor, bandwidths: Sequence[float]) -> Tensor:
+def latent_loss(u: Tensor, z: Tensor, target: Tensor, bandwidths: Sequence[float], unbiased: bool = True) -> Tensor:
     """L_z: MMD^2 between [u, z] (N, M + K) of the forward pass and [target, fresh z]; only z receives a gradient.
 
-    Rows i of both samples share a measurement, so the estimator leaves these pairs out as well.
+    Rows i of both samples share a measurement, so the unbiased estimator leaves these pairs out as well.
     """
     found = torch.cat([u.detach(), z], dim=1)
     wanted = torch.cat([target.detach(), torch.randn_like(z)], dim=1)
-    return mmd2(found, wanted, scaled(bandwidths, found.shape[1]), paired=True)
+    return mmd2(found, wanted, scaled(bandwidths, found.shape[1]), unbiased, paired=unbiased)
 
 
-def backward_loss(draws: Tensor, theta: Tensor, bandwidths: Sequence[float]) -> Tensor:
-    """L_x: MMD^2 between backward passes (N, D), one a measurement, and the parameters (N, D) of the batch."""
-    return mmd2(draws, theta, scaled(bandwidths, theta.shape[1]), paired=True)
+def backward_loss(draws: Tensor, inputs: Tensor, bandwidths: Sequence[float], unbiased: bool = True) -> Tensor:
+    """L_x: MMD^2 between backward passes (N, D), one a measurement, and what the batch has in their place (N, D)."""
+    return mmd2(draws, inputs, scaled(bandwidths, inputs.shape[1]), unbiased, paired=unbiased)
 
 
 def kernel_score(first: Tensor, second: Tensor, theta: Tensor, bandwidths: Sequence[float]) -> Tensor:

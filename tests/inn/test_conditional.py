@@ -13,8 +13,8 @@ from torch.distributions import Distribution, Independent, Uniform
 
 from posterior_bench import Parameter, Problem, Simulations, Simulator, Spec, Task
 from posterior_bench.checks import LinearGaussian, check_method
-from posterior_bench.inn import ConditionalINN
-from posterior_bench.inn.conditional import BLOCKS, ConditionalNetwork
+from posterior_bench.inn import ConditionalINN, InvertibleNetwork
+from posterior_bench.inn.conditional import BLOCKS
 from posterior_bench.inn.splines import Spline
 from posterior_bench.runtime import scope
 
@@ -63,10 +63,10 @@ def shift(method):
     return fitted(dataclasses.replace(method, steps=300, learning_rate=3e-3), Shift(), 8000)
 
 
-def network(dim: int, bins: int, mixing: str = "orthogonal") -> ConditionalNetwork:
+def network(dim: int, bins: int, mixing: str = "orthogonal") -> InvertibleNetwork:
     """A network in double precision, with weights as large as after a training."""
     with scope(dim, dtype=torch.float64):
-        net = ConditionalNetwork(dim, 3, blocks=3, width=16, bins=bins, mixing=mixing)
+        net = InvertibleNetwork(dim, context_dim=3, blocks=3, width=16, bins=bins, mixing=mixing)
         for parameter in net.parameters():
             parameter.data += 0.5 * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
     return net
@@ -244,7 +244,8 @@ def test_training_starts_near_the_prior(coupling):
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_both_couplings_have_about_as_many_numbers(coupling):
-    net = ConditionalNetwork(13, 8, BLOCKS[coupling], bins=ConditionalINN().bins if coupling == "spline" else 0)
+    bins = ConditionalINN().bins if coupling == "spline" else 0
+    net = InvertibleNetwork(13, BLOCKS[coupling], context_dim=8, bins=bins)
     assert 200_000 < sum(parameter.numel() for parameter in net.parameters()) < 300_000
 
 

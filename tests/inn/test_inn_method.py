@@ -131,7 +131,7 @@ def test_a_fit_repeats_and_tells_its_progress(method):
 def test_any_size_of_z_that_theta_fits_into(latent_dim):
     posterior = fitted(INNLikelihood(latent_dim=latent_dim, steps=10, width=8, blocks=2))
     assert posterior.sample(torch.zeros(2, 1), 7).shape == (7, 2, 2)
-    assert posterior.model.pads == latent_dim - 1
+    assert posterior.model.free == latent_dim - 1
 
 
 def test_too_small_a_z_is_refused():
@@ -225,4 +225,4 @@ def test_drawing_in_parts_keeps_measurements_and_draws_in_place(posterior, measu
     mean, _ = exact(y)
     off = draws - mean
     assert off.flatten(0, 1).mean(0).abs().max() < 0.12
-    assert off[-1].std() < 1.2
+    assert off[-max(1, n // 3) :].std() < 1.2
