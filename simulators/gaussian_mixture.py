@@ -29,7 +29,16 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 from torch.nn.functional import one_hot
 
-from posterior_bench import HasLikelihood, HasNoise, HasPicture, HasReference, Parameter, Simulator, Spec
+from posterior_bench import (
+    HasLandmarks,
+    HasLikelihood,
+    HasNoise,
+    HasPicture,
+    HasReference,
+    Parameter,
+    Simulator,
+    Spec,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +53,7 @@ LABELS = {"all": tuple(range(MODES)), "some": (0, 0, 0, 0, 1, 1, 2, 3), "none": 
 
 
 @dataclass(frozen=True)
-class GaussianMixture(Simulator, HasLikelihood, HasNoise, HasReference, HasPicture):
+class GaussianMixture(Simulator, HasLikelihood, HasNoise, HasReference, HasPicture, HasLandmarks):
     """A point of the plane and the label of its mode; see the module's docstring for formulas and sources.
 
     Args:
@@ -81,6 +90,11 @@ class GaussianMixture(Simulator, HasLikelihood, HasNoise, HasReference, HasPictu
         """The equal mixture of the eight modes."""
         modes = Independent(Normal(torch.tensor(CENTRES), self.sd), 1)
         return MixtureSameFamily(Categorical(torch.ones(MODES)), modes)
+
+    @property
+    def landmarks(self) -> Tensor:
+        """The centres of the modes, (8, 2)."""
+        return torch.tensor(CENTRES)
 
     @property
     def noise_dim(self) -> int:

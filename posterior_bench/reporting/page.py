@@ -17,6 +17,7 @@ from .cost_figures import cost_figure, training_figure
 from .drawing import Illustration
 from .formats import escape_markdown, table_to_csv, to_csv, to_latex, to_markdown
 from .heat_figures import coverage_figure, skill_figure
+from .latent_figures import latent_figures
 from .learning_figures import learning_figure
 from .narrative import DEFINITIONS, Verdict, verdict
 from .picture_figures import picture_figure
@@ -124,6 +125,7 @@ def _section(
             marginal_figure(summary, look),
             joint_figure(summary, look),
             picture_figure(summary, look),
+            *latent_figures(summary, look),
             training_figure(summary, look),
         ]
     if budgets:

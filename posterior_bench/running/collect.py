@@ -79,7 +79,9 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
         done = rows[0].status == "ok"
         cost = store.read_cost(job) if done else None
         only_this = f"{command} --only {shlex.quote(job.id)}"
-        results.append(JobResult(job.id, rows, only_this, store.read_artefact(job) if done else None, cost, job.label))
+        artefact = store.read_artefact(job) if done else None
+        latent = store.read_latent(job) if done else (None, "")
+        results.append(JobResult(job.id, rows, only_this, artefact, cost, job.label, *latent))
         if cost is not None:
             environments.append(cost.versions)
         labels[job.label] = _label(job)

@@ -33,6 +33,40 @@ class Artefact:
     history: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+LATENT_VERSION = 1
+"""Version of what ``Latent`` holds: raised, the records of all jobs are made again by the next run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """What the latent vector z (K,) of a posterior does to the parameters; see ``latent.py`` for the formulas.
+
+    Args:
+        places: (P,), places of the measurements of ``planes`` among those of the artefact.
+        coordinates: (2,), the latent coordinates that span the planes, counted from 0; empty where K = 1.
+        planes: (P, S, S, D), theta in its own units on a grid over [-3, 3]^2, all other coordinates 0. The second
+            coordinate rises along axis 1, the first along axis 2. Empty where K = 1.
+        effect: (K, D), root mean square change of theta_d when z_k alone is drawn anew, in sd of the prior.
+        spread: (D,), root mean square over measurements of the sd of theta_d, in sd of the prior.
+    """
+
+    places: Tensor
+    coordinates: Tensor
+    planes: Tensor
+    effect: Tensor
+    spread: Tensor
+
+    @property
+    def total_effect(self) -> Tensor:
+        """The total-effect indices (K, D), effect^2 / (2 spread^2); NaN for a parameter that does not vary."""
+        return self.effect.square() / (2 * self.spread.square())
+
+    @property
+    def order(self) -> Tensor:
+        """The latent coordinates (K,) by their mean total-effect index, the largest first."""
+        return self.total_effect.nan_to_num(0.0).mean(1).argsort(descending=True, stable=True)
+
+
 @dataclass(frozen=True, eq=False)
 class Cost:
     """What a job took. It stands beside the rows, which must not change when a job is repeated."""
@@ -52,6 +86,7 @@ class JobResult:
     """A job's rows, and its artefact and cost where it succeeded. All rows of a job share their identity fields.
 
     ``method`` is the key of ``Results.labels``: the method's id, or the name that the suite gave this entry.
+    ``latent`` is there where the posterior has a latent vector, ``latent_problem`` says why it is missing all the same.
     """
 
     job: str
@@ -60,6 +95,8 @@ class JobResult:
     artefact: Artefact | None = None
     cost: Cost | None = None
     method: str = ""
+    latent: Latent | None = None
+    latent_problem: str = ""
 
     def __post_init__(self) -> None:
         if not self.method:

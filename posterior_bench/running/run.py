@@ -78,19 +78,19 @@ def run(
     retry: bool = False,
     display: Display | None = None,
 ) -> Outcome:
-    """Do those of ``jobs`` whose rows are missing.
+    """Do those of ``jobs`` whose rows are missing; of the others describe the latent space where that is missing.
 
     Args:
         jobs: a plan.
         store: where everything is kept.
         workers: processes of one thread each; 0 runs in this process.
         device: of simulations, networks and draws.
-        retry: do failed jobs again.
+        retry: do failed jobs again, and descriptions of latent spaces that failed.
         display: who shows how it goes.
     """
     display = display or Silent()
     outcome = Outcome()
-    missing = []
+    missing, undescribed = [], []
     for job in jobs:
         rows = store.read_rows(job)
         if rows is None or (retry and rows[0].status == "failed"):
@@ -98,7 +98,13 @@ def run(
         else:
             outcome.reused += 1
             _count(outcome, job, rows[0].status, rows[0].reason)
+            if rows[0].status == "ok" and _undescribed(job, store, retry):
+                undescribed.append(job)
     units = units_of(missing, store, device)
+    for job in undescribed:
+        call = functools.partial(work.guarded, work.describe_latent, job, store, device)
+        key = f"latent-{job.id}"
+        units[key] = Unit(key, f"{job.cell}: latent space", call, None, (), job.timeout_seconds)
     display.begin(list(units.values()), outcome.reused)
     slots: list[Slot] = [WorkerProcess() for _ in range(workers)] if workers else [InThisProcess()]
     try:
@@ -107,6 +113,13 @@ def run(
         for slot in slots:
             slot.close()
     return outcome
+
+
+def _undescribed(job: Job, store: Store, retry: bool) -> bool:
+    """Whether the latent space of a done job is to be described, and can be."""
+    if store.latent(job).exists() and not (retry and store.read_latent(job)[1]):
+        return False
+    return all(path.exists() for path in (store.fit(job), store.artefact(job), store.test_set(job.test_set)))
 
 
 def units_of(jobs: Iterable[Job], store: Store, device: str) -> dict[str, Unit]:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..records import SCHEMA, Row, check_name
 from ..runtime import load_tensors, save_tensors, write_text
 from .plan import Job
-from .results import Artefact, Cost
+from .results import LATENT_VERSION, Artefact, Cost, Latent
 
 
 def default_root() -> Path:
@@ -67,6 +67,10 @@ class Store:
     def artefact(self, job: Job) -> Path:
         """What figures need of a job."""
         return self.root / "artefacts" / f"{job.id}.safetensors"
+
+    def latent(self, job: Job) -> Path:
+        """What the latent vector of a job's posterior does, or that it has none."""
+        return self.root / f"latent-v{LATENT_VERSION}" / f"{job.id}.safetensors"
 
     def running(self, key: str) -> Path:
         """Where a running unit tells how far it has come."""
@@ -128,6 +132,19 @@ class Store:
             group, _, rest = name.partition(":")
             groups[group][rest] = tensors.pop(name)
         return Artefact(tensors["draws"], tensors["truth"], tensors["y"], tensors["prior"], **groups)
+
+    def write_latent(self, job: Job, latent: Latent | None, problem: str = "") -> None:
+        """Write what a latent vector does; ``None`` where there is none, or where a ``problem`` kept it from us."""
+        tensors = {} if latent is None else {f.name: getattr(latent, f.name) for f in fields(Latent)}
+        save_tensors(self.latent(job), tensors, {"problem": problem})
+
+    def read_latent(self, job: Job) -> tuple[Latent | None, str]:
+        """What a latent vector does, or ``None`` with the problem, which is empty where there was none."""
+        path = self.latent(job)
+        if not path.exists():
+            return None, ""
+        tensors, header = load_tensors(path)
+        return Latent(**tensors) if tensors else None, header["problem"]
 
     def first_rows(self, paths: Sequence[Path], n: int) -> dict[str, Tensor]:
         """The first ``n`` rows of the tensors in chunk files, joined."""

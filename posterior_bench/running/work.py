@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from .. import registry
-from ..contracts import HasNoise, HasReference, Metric, Posterior, Simulator
+from ..contracts import HasLatent, HasNoise, HasReference, Metric, Posterior, Simulator
 from ..evaluation import draws_of
 from ..problem import Problem, check_simulated
 from ..records import Draws, MethodSpec, Need, Row, Score, Simulations, Task, Truth
 from ..runtime import cache_in, load_tensors, save_tensors, scope, seed_for, write_text
+from .latent import latent_of
 from .memory import peak_memory_mb, reset_peak_memory
 from .plan import CHUNK, Job
 from .results import Artefact, Cost
@@ -133,7 +134,8 @@ def run_job(job: Job, store: Store, device: str) -> str:
         require_finite(draws)
         start = time.perf_counter()
         scores = _score(job, draws, truth, device)
-    store.write_artefact(job, _artefact(draws.theta, truth, scores, history))
+    artefact = _artefact(draws.theta, truth, scores, history)
+    store.write_artefact(job, artefact)
     cost = Cost(
         fit_seconds=fit_cost["seconds"],
         draws_per_second=job.draws * job.measurements / draw_seconds,
@@ -145,9 +147,27 @@ def run_job(job: Job, store: Store, device: str) -> str:
         versions=environment(),
     )
     store.write_cost(job, cost)
+    with cache_in(store.cache):
+        _describe(job, store, posterior, truth.y, artefact, device)
     counts = {"calls": fit_cost["calls"], "invalid": fit_cost["invalid"]}
     store.write_rows(job, [row(job, "ok", "", score, metric, **counts) for metric, score in scores])
     return "ok"
+
+
+def describe_latent(job: Job, store: Store, device: str) -> None:
+    """Write what the latent vector of a job's posterior does, for a job that was done without; nothing is scored."""
+    artefact = store.read_artefact(job)
+    if store.latent(job).exists() and not store.read_latent(job)[1]:
+        return
+    if artefact is None or not store.fit(job).exists():
+        raise FileNotFoundError(
+            f"job {job.id} has no {'artefact' if artefact is None else 'fitted state'} in {store.root} any more; "
+            "remove its rows, and it is done again"
+        )
+    y = load_tensors(store.test_set(job.test_set), device)[0]["y"]
+    with cache_in(store.cache):
+        posterior, _, _ = _fit(job, job.build_task(), store, device)
+        _describe(job, store, posterior, y, artefact, device)
 
 
 def require_finite(draws: Draws) -> None:
@@ -290,6 +310,18 @@ def _score(job: Job, draws: Draws, truth: Truth, device: str) -> list[tuple[Metr
         with scope(seed_for("score", job.id, metric.name, metric.version), device):
             scores += [(metric, score) for score in metric.score(draws, truth)]
     return scores
+
+
+def _describe(job: Job, store: Store, posterior: Posterior, y: Tensor, artefact: Artefact, device: str) -> None:
+    """Write what the latent vector does, or why that is not known: a figure less must not cost the job."""
+    latent, problem = None, ""
+    if isinstance(posterior, HasLatent):
+        try:
+            with scope(seed_for("latent", job.id), device):
+                latent = latent_of(posterior, y, artefact.prior.to(device).std(0), KEPT_MEASUREMENTS)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"[:2000]
+    store.write_latent(job, latent, problem)
 
 
 def _artefact(

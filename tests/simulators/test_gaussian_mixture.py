@@ -12,7 +12,7 @@ from torch.distributions import Independent, Normal
 from torch.nn.functional import one_hot
 
 from baselines.anchors import Prior, Reference
-from posterior_bench import MethodSpec, Problem, Simulations, Task, Truth
+from posterior_bench import HasLandmarks, MethodSpec, Problem, Simulations, Task, Truth
 from posterior_bench.checks import check_simulator
 from posterior_bench.checks.statistics import departure_from_uniform, distance_between, ranks
 from posterior_bench.evaluation import draws_of, evaluate
@@ -53,6 +53,15 @@ def test_centres_are_a_regular_octagon_of_side_two() -> None:
     torch.testing.assert_close(centres.norm(dim=1), torch.full((8,), math.sqrt(4 + 2 * math.sqrt(2))).double())
     assert CENTRES[0] == (-1 - math.sqrt(2), 1.0)
     assert CENTRES[3] == (1 + math.sqrt(2), 1.0)
+
+
+def test_landmarks_are_the_modes() -> None:
+    simulator = GaussianMixture()
+    assert isinstance(simulator, HasLandmarks)
+    assert simulator.landmarks.shape == (8, 2)
+    density = simulator.prior().log_prob(simulator.landmarks)
+    assert (density > simulator.prior().log_prob(simulator.landmarks + 0.5)).all()
+    torch.testing.assert_close(density, density[:1].expand(8))
 
 
 def test_labels_are_those_of_the_authors_code() -> None:
