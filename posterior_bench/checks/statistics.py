@@ -79,23 +79,35 @@ def weights_off_one(log_weights: Tensor) -> float | None:
 def normalisation(sample: Tensor, log_density: Callable[[Tensor], Tensor]) -> float | None:
     """By how many standard errors a density fails E_q[g(s) / q(s)] = 1 on its own sample, or ``None`` if unknown.
 
-    True for every normalised g that vanishes where q does. Here g is a normal narrower than the sample, about its mean
-    or about one of its points; the first half of the sample chooses which, by the effective sample size.
+    True for every normalised g that vanishes where q does. Here g is a normal narrower than the sample in the sample's
+    own axes, about its mean or about one of its points; the first half of the sample chooses which, by the effective
+    sample size. (Along the axes of space the weights of a strongly correlated sample have an enormous variance.)
 
     Args:
         sample: (N, M), draws of the distribution whose density is claimed.
         log_density: (N, M) -> (N,), the claimed log q.
     """
     half = len(sample) // 2
-    choose, test = sample[:half], sample[half:]
-    claimed, claimed_test = log_density(choose), log_density(test)
+    claimed = log_density(sample)
+    whitened, log_det = _whitened(sample.double(), half)
+    choose, test = whitened[:half], whitened[half:]
+    claimed, claimed_test = (claimed + log_det).split([half, len(sample) - half])
     best, best_size = None, 0.0
     for centre in (choose.mean(0), choose[0], choose[1], choose[2]):
         for width in (0.8, 0.4, 0.2):
-            narrow = Independent(Normal(centre, width * choose.std(0).clamp_min(1e-12)), 1)
+            narrow = Independent(Normal(centre, torch.full_like(centre, width)), 1)
             weights = (narrow.log_prob(choose) - claimed).double()
             weights = (weights - weights.max()).exp()
             size = float(weights.sum() ** 2 / (weights**2).sum())
             if size > best_size:
                 best, best_size = narrow, size
     return None if best is None else weights_off_one(best.log_prob(test) - claimed_test)
+
+
+def _whitened(sample: Tensor, half: int) -> tuple[Tensor, Tensor]:
+    """The sample (N, M) in the axes of its first half, where that has unit covariance, and log|det| of the way back."""
+    centred = sample - sample[:half].mean(0)
+    factor, failed = torch.linalg.cholesky_ex(torch.cov(centred[:half].T).reshape(sample.shape[1], -1))
+    if failed:  # fewer points than dimensions, or a dimension that hardly varies
+        factor = torch.diag(centred[:half].std(0).clamp_min(1e-12))
+    return torch.linalg.solve_triangular(factor, centred.T, upper=False).T, factor.diagonal().log().sum()
