@@ -36,7 +36,7 @@ class ActivationNorm(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, dim) -> (N, dim); log|det J| is the sum of ``log_scale``."""
-        if self.training and not self.ready:
+        if self.training and not self.ready and len(inputs) > 1:
             with torch.no_grad():
                 self.shift.copy_(-inputs.mean(0))
                 self.log_scale.copy_(-inputs.std(0).clamp_min(1e-3).log())

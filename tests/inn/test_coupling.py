@@ -32,3 +32,20 @@ def test_scales_are_clamped():
 def test_wrong_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match=r"expected|needs"):
         InvertibleNetwork(**wrong)
+
+
+def test_norms_are_set_by_the_first_batch_of_a_training_alone():
+    net = InvertibleNetwork(3, blocks=1, width=4, norm=True)
+    norm = net.blocks[0].norm
+    with scope(1):
+        batch = 5 + 2 * torch.randn(4000, 3)
+    net.eval()(batch)
+    assert not norm.ready
+    net.train()(batch)
+    assert norm.ready
+    first = norm(batch)
+    torch.testing.assert_close(first.mean(0), torch.zeros(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close(first.std(0), torch.ones(3), rtol=0, atol=1e-4)
+    net(batch + 7)
+    assert torch.equal(norm(batch), first)
+    torch.testing.assert_close(norm.inverse(first), batch, rtol=0, atol=1e-4)

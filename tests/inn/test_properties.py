@@ -36,7 +36,7 @@ def network(architecture: dict, pads: int, dtype: torch.dtype) -> InvertibleNetw
         net = InvertibleNetwork(**{**architecture, "dim": architecture["dim"] + pads})
         for parameter in net.parameters():
             parameter.data += 0.3 * torch.randn_like(parameter) / parameter.shape[-1] ** 0.5
-    return net.requires_grad_(False)
+    return net.eval().requires_grad_(False)  # in training the first batch would set the norms
 
 
 def points(seed: int, count: int, dim: int, dtype: torch.dtype = torch.float64) -> Tensor:
