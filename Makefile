@@ -18,6 +18,7 @@ test-all: $(READY)  ## the tests and the slow ones
 	$(BIN)/python -m pytest -q -n 2
 
 benchmark: $(READY)  ## speed, side by side, as ratios
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[benchmark]'
 	$(BIN)/python -m pytest -q tests/benchmarks -c tests/benchmarks/pytest.ini -s
 
 lint: $(READY)  ## style and types

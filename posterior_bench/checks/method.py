@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..contracts import HasLogProb, Method, Posterior
+from ..contracts import HasLatent, HasLogProb, Method, Posterior
 from ..problem import unmet
 from ..records import MethodSpec, Simulations
 from ..runtime import load_tensors, save_tensors, scope
@@ -47,7 +47,7 @@ def check_method(method: Method, simulations: int = 2000) -> list[Finding]:
     trial = Trial(method, simulations)
     basic = (_fit, _sample)
     further = (_arguments_unchanged, _observations_apart, _repeatable, _restore, _invalid_rows, _shaped_y, _history)
-    checks = [partial(check, trial) for check in (*basic, *further, _log_prob)]
+    checks = [partial(check, trial) for check in (*basic, *further, _log_prob, _latent)]
     return findings + run(checks, essential=len(basic))
 
 
@@ -236,3 +236,19 @@ def _log_prob(trial: Trial) -> str:
             "Check the log determinant of every map from theta, and that sample() draws from this density.",
         )
     return "normalised, and that of the draws" if off is not None else "finite; its integral could not be told"
+
+
+def _latent(trial: Trial) -> str:
+    posterior = trial.posterior
+    if not isinstance(posterior, HasLatent):
+        return "the posterior offers no latent vector"
+    z = torch.randn(6, len(trial.y), posterior.latent_dim)
+    decoded = posterior.decode(z, trial.y)
+    _check_draws(decoded, 6, len(trial.y))
+    if not torch.equal(decoded, posterior.decode(z, trial.y)):
+        raise Failure("other parameters for one latent vector", "the same", "decode() draws nothing.")
+    count = range(len(trial.y))
+    single = torch.cat([posterior.decode(z[:, i : i + 1], trial.y[i : i + 1]) for i in count], dim=1)
+    if not torch.allclose(decoded, single, rtol=1e-3, atol=1e-3):
+        raise Failure("parameters that depend on what else is in the batch", "none that do", "Check reshape.")
+    return f"{posterior.latent_dim} latent coordinates decode to parameters"

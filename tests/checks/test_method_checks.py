@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from posterior_bench import HasLogProb, Method, MethodSpec, Need, Posterior, Problem, Progress, Simulations
+from posterior_bench import HasLatent, HasLogProb, Method, MethodSpec, Need, Posterior, Problem, Progress, Simulations
 from posterior_bench.checks import check_method
 
 
@@ -70,7 +70,7 @@ def test_passes_what_is_right() -> None:
     assert [f for f in findings if not f.ok] == []
     assert {f.name for f in findings} == {
         *("spec", "fit", "sample", "arguments_unchanged", "observations_apart", "repeatable", "restore"),
-        *("invalid_rows", "shaped_y", "history", "log_prob"),
+        *("invalid_rows", "shaped_y", "history", "log_prob", "latent"),
     }
     assert next(f for f in findings if f.name == "log_prob").message == "normalised, and that of the draws"
 
@@ -208,6 +208,38 @@ class DensityShape(Line):
         return super().log_prob(theta, y).sum(1)
 
 
+class Latent(Line, HasLatent):
+    """theta = mean(y) + L z."""
+
+    @property
+    def latent_dim(self) -> int:
+        return 2
+
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.normal(y).mean + z @ torch.linalg.cholesky(self.covariance).T
+
+
+class RandomDecode(Latent):
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().decode(z + torch.randn_like(z), y)
+
+
+class DecodeOfTheBatch(Latent):
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().decode(z, y.mean(0, keepdim=True).expand_as(y))
+
+
+class DecodeShape(Latent):
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        return super().decode(z, y).flatten(0, 1)
+
+
+def test_a_latent_vector_passes() -> None:
+    found = next(f for f in check_method(with_posterior(Latent)) if f.name == "latent")
+    assert found.ok
+    assert found.message.startswith("2 latent coordinates")
+
+
 @pytest.mark.parametrize(
     ("method", "check", "message"),
     [
@@ -236,6 +268,9 @@ class DensityShape(Line):
         (with_posterior(DensityOfAnother), "log_prob", "off 1"),
         (with_posterior(DensityOfTheBatch), "log_prob", "batch"),
         (with_posterior(DensityShape), "log_prob", "(n, B)"),
+        (with_posterior(RandomDecode), "latent", "one latent vector"),
+        (with_posterior(DecodeOfTheBatch), "latent", "batch"),
+        (with_posterior(DecodeShape), "latent", "(6, 4, 2)"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )

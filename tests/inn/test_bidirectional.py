@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from posterior_bench import HasNoise, Need, Parameter, Problem, Simulations, Simulator, Spec, Task
+from posterior_bench.checks import check_method
 from posterior_bench.inn import INN, ConditionalINN, INNLikelihood, INNNoise
 from posterior_bench.inn.bidirectional import backward_terms, forward_terms
 from posterior_bench.inn.losses import backward_loss, forward_loss, kernel_score
@@ -196,3 +197,9 @@ def test_latents_decode_to_draws(method):
     torch.testing.assert_close(decoded.mean(0), draws.mean(0), rtol=0, atol=0.1)
     torch.testing.assert_close(decoded.std(0), draws.std(0), rtol=0.1, atol=0)
     assert torch.equal(posterior.decode(z, y), decoded)
+
+
+@pytest.mark.parametrize("method", [INNNoise(), INN(outsourced=True)], ids=["known", "estimated"])
+def test_the_contract_is_kept(method):
+    broken = [finding for finding in check_method(method) if not finding.ok]
+    assert not broken, broken
