@@ -61,7 +61,8 @@ def cost_figure(summaries: Sequence[TaskSummary], looks: Mapping[str, Look]) -> 
             "Energy skill on the test set against the time of a fit (simulations not counted; at least "
             f"{SHORTEST:g} s), with 95 % intervals. High and to the left is better.{budgets} "
             "Hollow marks do not pass the gate: such skill must not be trusted. A skill far below the prior's is drawn "
-            "at the lower edge, with its value beside the name. Horizontal lines are the anchors. The intervals hold "
+            "at the lower edge, with its value beside the name; intervals end at the edges. Horizontal lines are the "
+            "anchors. The intervals hold "
             "what all methods share, the choice of test measurements: whether two methods differ is told by the paired "
             "comparison in the verdict, not by whether they overlap.",
             "Energy skill against seconds to fit on " + ", ".join(tasks) + ".",
@@ -75,7 +76,7 @@ def _cost_panel(axes: Axes, summaries: Sequence[TaskSummary], looks: Mapping[str
         if c.ranked is not None and seconds is not None:
             points.setdefault(c.key, []).append((max(SHORTEST, seconds), c.ranked))
     times = [seconds for own in points.values() for seconds, _ in own]
-    floor = _floor(summaries)
+    floor, ceiling = _floor(summaries), _ceiling(summaries)
     left, right = min(times) / math.sqrt(10), max(times) * math.sqrt(10)  # at least one decade, so at least one number
     axes.set_xscale("log")
     axes.set_xlim(left, right)
@@ -87,7 +88,8 @@ def _cost_panel(axes: Axes, summaries: Sequence[TaskSummary], looks: Mapping[str
         heights = [max(floor, ranked.skill) for _, ranked in own]
         axes.plot([x for x, _ in own], heights, color=look.colour, linestyle=look.line, linewidth=1.0)
         for place, (seconds, ranked) in enumerate(own):
-            axes.vlines(seconds, max(floor, ranked.low), max(floor, ranked.high), color=look.colour, linewidth=1.0)
+            ends = (min(ceiling, max(floor, end)) for end in (ranked.low, ranked.high))
+            axes.vlines(seconds, *ends, color=look.colour, linewidth=1.0)
             face = look.colour if ranked.passes else "white"
             size = 8.0 if place == len(own) - 1 else 5.0
             height = max(floor, ranked.skill)
@@ -131,6 +133,12 @@ def _floor(summaries: Sequence[TaskSummary]) -> float:
     """Where the panel of a task ends below: a method far worse than the prior must not press the others together."""
     skills = [c.ranked.skill for summary in summaries for c in summary.scored if c.ranked is not None]
     return -0.25 * max(max(skills, default=0.0), 0.01)
+
+
+def _ceiling(summaries: Sequence[TaskSummary]) -> float:
+    """Where it ends above: fits of a failing method that differ widely must not press the others together either."""
+    ranked = [c.ranked for summary in summaries for c in summary.scored if c.ranked is not None]
+    return max((r.high if r.passes else r.skill for r in ranked), default=0.0)
 
 
 def spread(heights: Sequence[float], gap: float, low: float, high: float) -> list[float]:
