@@ -88,8 +88,8 @@ def _cost_panel(axes: Axes, summaries: Sequence[TaskSummary], looks: Mapping[str
         heights = [max(floor, ranked.skill) for _, ranked in own]
         axes.plot([x for x, _ in own], heights, color=look.colour, linestyle=look.line, linewidth=1.0)
         for place, (seconds, ranked) in enumerate(own):
-            ends = (min(ceiling, max(floor, end)) for end in (ranked.low, ranked.high))
-            axes.vlines(seconds, *ends, color=look.colour, linewidth=1.0)
+            low, high = (min(ceiling, max(floor, end)) for end in (ranked.low, ranked.high))
+            axes.vlines(seconds, low, high, color=look.colour, linewidth=1.0)
             face = look.colour if ranked.passes else "white"
             size = 8.0 if place == len(own) - 1 else 5.0
             height = max(floor, ranked.skill)
