@@ -182,12 +182,7 @@ class GeneratorPosterior(Posterior):
 
     def sample(self, y: Tensor, n: int) -> Tensor:
         """Draws (n, B, D) for measurements y (B, *y_shape)."""
-        standard = self.model.y_map(y)
-        parts = []
-        with torch.no_grad():
-            for rows in torch.arange(n * len(y), device=y.device).split(ROWS):
-                parts.append(self.model.theta_map.inverse(self.model.generator(standard[rows % len(y)])))
-        return torch.cat(parts).view(n, len(y), -1)
+        return self.model.theta_map.draws(self.model.generator, self.model.y_map(y), n, ROWS)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """The generator's weights; the sizes are the method's."""

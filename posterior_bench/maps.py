@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,23 @@ class ThetaMap(nn.Module):
             else:
                 columns.append(marginal.icdf(torch.special.ndtr(column).clamp(1e-12, 1 - 1e-12)))
         return torch.stack(columns, dim=-1).to(real.dtype)
+
+    def draws(self, draw: Callable[[Tensor], Tensor], y: Tensor, n: int, rows: int) -> Tensor:
+        """``n`` draws of theta for each measurement, made some rows at a time, without gradients.
+
+        Args:
+            draw: one draw of mapped parameters (R, D) for each of the standardised measurements (R, M).
+            y: standardised measurements (B, M).
+            n: draws a measurement.
+            rows: R at most: so few that a network's activations stay in the processor's cache.
+
+        Returns:
+            (n, B, D), in theta's own units.
+        """
+        with torch.no_grad():
+            parts = torch.arange(n * len(y), device=y.device).split(rows)
+            found = torch.cat([self.inverse(draw(y[part % len(y)])) for part in parts])
+        return found.view(n, len(y), -1)
 
     def log_abs_det(self, theta: Tensor) -> Tensor:
         """log |d real / d theta|, (...,), at theta (..., D), of a whole number at k + v: real's density to theta's."""

@@ -46,7 +46,8 @@ class TruncatedNormal(Distribution):
         return constraints.interval(self.low, self.high)
 
     def _phi(self, value: Tensor) -> Tensor:
-        return torch.special.ndtr((value.double() - self.loc.double()) / self.scale.double())
+        # torch.special.ndtr is 0 below -9 sd, where erfc still has all its digits
+        return 0.5 * torch.special.erfc((self.loc.double() - value.double()) / (self.scale.double() * math.sqrt(2)))
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(theta <= value)."""

@@ -160,7 +160,10 @@ def test_wrong_shapes_are_told() -> None:
 # priors
 
 
-@pytest.mark.parametrize(("loc", "scale", "low", "high"), [(18.9, 10.2, 0.0, math.inf), (0.0, 1.0, -1.0, 0.5)])
+@pytest.mark.parametrize(
+    ("loc", "scale", "low", "high"),
+    [(18.9, 10.2, 0.0, math.inf), (0.0, 1.0, -1.0, 0.5), (0.0, 1.0, -12.0, -9.5)],
+)
 def test_truncated_normal_against_scipy(loc: float, scale: float, low: float, high: float) -> None:
     ours = TruncatedNormal(loc, scale, low, high)
     theirs = truncnorm((low - loc) / scale, (high - loc) / scale, loc, scale)

@@ -52,16 +52,13 @@ class ConditionalINNPosterior(Posterior, HasLogProb, HasLatent):
 
     def sample(self, y: Tensor, n: int) -> Tensor:
         """Draws (n, B, D) for measurements y (B, *y_shape)."""
-        context = self.model.y_map(y)
-        dim, total = self.model.network.dim, n * len(y)
-        real = torch.empty(total, dim, dtype=context.dtype, device=y.device)
-        with torch.no_grad():
-            for start in range(0, total, ROWS):
-                rows = torch.arange(start, min(start + ROWS, total), device=y.device) % len(y)
-                z = torch.randn(len(rows), dim, dtype=context.dtype, device=y.device)
-                real[start : start + ROWS] = self.model.network.inverse(z, context[rows])
-            parts = [self.model.theta_map.inverse(part) for part in real.split(20 * ROWS)]
-        return torch.cat(parts).view(n, len(y), dim)
+        network = self.model.network
+
+        def draw(context: Tensor) -> Tensor:
+            z = torch.randn(len(context), network.dim, dtype=context.dtype, device=context.device)
+            return network.inverse(z, context)
+
+        return self.model.theta_map.draws(draw, self.model.y_map(y), n, ROWS)
 
     @property
     def latent_dim(self) -> int:

@@ -91,13 +91,12 @@ class INNPosterior(Posterior, HasLatent):
 
     def sample(self, y: Tensor, n: int) -> Tensor:
         """Draws (n, B, D) for measurements y (B, *y_shape)."""
-        standard = self.model.y_map(y)
-        draws = standard.new_empty(n * len(y), self.model.theta_dim)
-        with torch.no_grad():
-            for part in torch.arange(len(draws), device=y.device).split(ROWS):
-                real = self.model.backward_pass(standard[part % len(y)])[:, : self.model.theta_dim]
-                draws[part] = self.model.theta_map.inverse(real)
-        return draws.view(n, len(y), -1)
+        model = self.model
+
+        def draw(standard: Tensor) -> Tensor:
+            return model.backward_pass(standard)[:, : model.theta_dim]
+
+        return model.theta_map.draws(draw, model.y_map(y), n, ROWS)
 
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """Parameters (n, B, D) for z (n, B, K) and measurements y (B, *y_shape), at the mean of q(u | y)."""
