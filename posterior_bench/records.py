@@ -89,6 +89,7 @@ class Need(Enum):
     OBSERVATION = "observation"
     UNLABELLED = "unlabelled"
     LABELLED = "labelled"
+    DYNAMICS = "dynamics"
     REFERENCE = "reference"  # exact draws: for the anchor of a suite alone, never for a method that competes
 
 
@@ -181,12 +182,14 @@ class Draws:
 
     Where the posterior has a density, ``log_density`` gives log q(theta | y_j), (k, R), at theta (k, R, D) for the
     first R <= T measurements; gradients flow through it. ``cache`` keeps what several metrics need once computed
-    (ranks, MAP estimates).
+    (ranks, MAP estimates). ``dense`` (m, S, D) are many more draws for the first S measurements, for scores that ask
+    for thousands.
     """
 
     theta: Tensor
     log_density: Callable[[Tensor], Tensor] | None = None
     cache: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    dense: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +204,10 @@ class Truth:
         parameters: one record a column of theta.
         simulate: (N, D) -> (N, *y_shape), the process behind the measurements.
         reference: (n, R, D), exact draws for the first R measurements, or ``None``.
-        reference_log_prob: (T,), log p(theta* | y*), or ``None``.
+        reference_log_prob: (R,), log p(theta* | y*) of the first R measurements, in nats, or ``None``.
+        dense_reference: (m, S, D), many more exact draws for the first S measurements, or ``None``.
+        log_likelihood: (N, D), (N, *y_shape) -> (N,), log p(y | theta) in nats, where the simulator has one.
+        landmarks: (L, D), points of parameter space that the simulator names, such as modes, or ``None``.
     """
 
     theta: Tensor
@@ -212,6 +218,9 @@ class Truth:
     simulate: Callable[[Tensor], Tensor]
     reference: Tensor | None = None
     reference_log_prob: Tensor | None = None
+    dense_reference: Tensor | None = None
+    log_likelihood: Callable[[Tensor, Tensor], Tensor] | None = None
+    landmarks: Tensor | None = None
 
     @property
     def prior_sd(self) -> Tensor:

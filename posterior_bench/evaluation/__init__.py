@@ -6,6 +6,7 @@
 from .calibration import Calibration, confidences, randomised_ranks
 from .controls import Scaled, Shifted
 from .intervals import Interval, mean_interval, paired_difference
+from .landmarks import StrayDraws
 from .leakage import Leakage
 from .log_score import LogScore
 from .map_estimate import MAPEstimate
@@ -28,6 +29,7 @@ __all__ = [
     "Scaled",
     "Shifted",
     "Skill",
+    "StrayDraws",
     "confidences",
     "draws_of",
     "evaluate",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import registry
-from ..contracts import HasLatent, HasNoise, HasReference, Metric, Posterior, Simulator
+from ..contracts import HasLandmarks, HasLatent, HasLikelihood, HasNoise, HasReference, Metric, Posterior, Simulator
 from ..evaluation import draws_of
 from ..problem import Problem, check_simulated
 from ..records import Draws, MethodSpec, Need, Row, Score, Simulations, Task, Truth
@@ -299,8 +299,17 @@ def _truth(job: Job, task: Task, store: Store, device: str) -> Truth:
     with scope(seed_for("prior draws", job.task, job.task_version), device):
         prior = task.simulator.prior()
         prior_draws = prior.sample((PRIOR_DRAWS,))
-    spec = task.simulator.spec
-    return Truth(tensors["theta"], tensors["y"], prior, prior_draws, spec.parameters, simulate, reference)
+    return Truth(
+        tensors["theta"],
+        tensors["y"],
+        prior,
+        prior_draws,
+        task.simulator.spec.parameters,
+        simulate,
+        reference,
+        log_likelihood=process.log_likelihood if isinstance(process, HasLikelihood) else None,
+        landmarks=task.simulator.landmarks.to(device) if isinstance(task.simulator, HasLandmarks) else None,
+    )
 
 
 def _score(job: Job, draws: Draws, truth: Truth, device: str) -> list[tuple[Metric, Score]]:
