@@ -3,7 +3,7 @@
     prior:      q(theta | y) = p(theta)      the worst honest answer: calibrated, and of no skill
     reference:  q(theta | y) = p(theta | y)  the best answer, for simulators whose posterior can be sampled exactly
 
-A scaled or shifted reference is no method: it is a control, which a score must catch.
+An exact posterior with a defect is no anchor: it is a control, see ``controls.py``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,6 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from posterior_bench import HasLogProb, Method, MethodSpec, Need, Posterior, Problem, Progress, Simulations
-
-PRIOR_DRAWS = 20_000
-"""Draws that give the prior's standard deviation to 0.5 % (its relative standard error is 1 / sqrt(2 n))."""
-
-MEAN_DRAWS = 200
-"""Draws of a measurement whose mean a control is scaled about; it is off by 7 % of their standard deviation."""
 
 
 class PriorPosterior(Posterior, HasLogProb):
@@ -60,45 +54,27 @@ class Prior(Method):
 
 
 class ReferencePosterior(Posterior):
-    """Exact draws of the problem, each scaled about the mean of its measurement's draws and shifted.
+    """Exact draws of the problem.
 
     Args:
         problem: a problem that grants REFERENCE.
-        scale: 1 leaves the spread as it is.
-        shift: (D,), added to every draw, in the parameters' units.
     """
 
-    def __init__(self, problem: Problem, scale: float, shift: Tensor) -> None:
+    def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.scale = scale
-        self.shift = shift
 
     def sample(self, y: Tensor, n: int) -> Tensor:
-        """Draws (n, B, D) for measurements y (B, *y_shape). The mean is that of at least ``MEAN_DRAWS`` draws."""
-        if self.scale == 1.0:
-            draws = self.problem.sample_reference(y, n)
-        else:
-            draws = self.problem.sample_reference(y, max(n, MEAN_DRAWS))
-            mean = draws.mean(0, keepdim=True)
-            draws = (mean + self.scale * (draws - mean))[:n]
-        return draws + self.shift.to(draws) if self.shift.any() else draws
+        """Draws (n, B, D) for measurements y (B, *y_shape)."""
+        return self.problem.sample_reference(y, n)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
-        """The shift as a tensor, the scale as a setting; the problem holds the draws."""
-        return {"shift": self.shift}, {"scale": self.scale}
+        """Nothing: the problem holds the draws."""
+        return {}, {}
 
 
 @dataclass(frozen=True)
 class Reference(Method):
-    """The exact posterior of the simulator, or a deliberately wrong one.
-
-    Args:
-        scale: factor on the spread: below 1 over-confident, above 1 under-confident.
-        shift: bias of every parameter, in standard deviations of the prior.
-    """
-
-    scale: float = 1.0
-    shift: float = 0.0
+    """The exact posterior of the simulator."""
 
     spec: ClassVar[MethodSpec] = MethodSpec(
         name="reference",
@@ -111,10 +87,9 @@ class Reference(Method):
     )
 
     def fit(self, simulations: Simulations, problem: Problem, progress: Progress) -> ReferencePosterior:
-        """The exact posterior; draws of the prior give the unit of the shift."""
-        draws = problem.prior.sample((PRIOR_DRAWS,))
-        return ReferencePosterior(problem, self.scale, self.shift * draws.std(0))
+        """The exact posterior of the problem."""
+        return ReferencePosterior(problem)
 
     def restore(self, tensors: dict[str, Tensor], settings: dict, problem: Problem) -> ReferencePosterior:
-        """The exact posterior, scaled and shifted as before."""
-        return ReferencePosterior(problem, settings["scale"], tensors["shift"])
+        """The exact posterior of the problem."""
+        return ReferencePosterior(problem)

@@ -2,6 +2,7 @@
 
 from .contracts import (
     Differentiable,
+    HasDynamics,
     HasLandmarks,
     HasLatent,
     HasLikelihood,
@@ -9,6 +10,7 @@ from .contracts import (
     HasNoise,
     HasPicture,
     HasReference,
+    HasReferenceDensity,
     Method,
     Metric,
     Posterior,
@@ -23,6 +25,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Differentiable",
     "Draws",
+    "HasDynamics",
     "HasLandmarks",
     "HasLatent",
     "HasLikelihood",
@@ -30,6 +33,7 @@ __all__ = [
     "HasNoise",
     "HasPicture",
     "HasReference",
+    "HasReferenceDensity",
     "Method",
     "MethodSpec",
     "Metric",

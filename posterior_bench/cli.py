@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -18,6 +19,8 @@ from rich.table import Table
 from . import __version__, registry
 from .checks import check_plugin
 from .display import TerminalDisplay, plan_table
+from .reference import Settings, make_reference, write_reference
+from .reference.terminal import StatusProgress, acceptance_table
 from .reporting import terminal_tables, write_report
 from .running.collect import collect, estimate, time_left
 from .running.plan import plan
@@ -168,10 +171,7 @@ def check(
     store: StoreOption = None,
 ) -> None:
     """Check that a plug-in keeps its contract; say what it breaks and the likely cure."""
-    try:
-        chosen = json.loads(options)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"--options is not JSON: {error}") from error
+    chosen = _json_option("--options", options)
     with cache_in(Store(store or default_root()).cache):
         findings = check_plugin(name, chosen)
     for finding in findings:
@@ -180,6 +180,38 @@ def check(
     broken = sum(not finding.ok for finding in findings)
     console.print(f"{len(findings)} checks, {broken} broken")
     if broken:
+        raise typer.Exit(1)
+
+
+@app.command("reference")
+def reference_(
+    simulator: Annotated[str, typer.Argument(help="A simulator: its name, or file.py:Class.")],
+    options: Annotated[str, typer.Option(help="The simulator's options as JSON.")] = "{}",
+    measurements: Annotated[int, typer.Option(min=1, help="Measurements, simulated for the purpose.")] = 200,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of each posterior.")] = 1000,
+    recipe: Annotated[str, typer.Option(help="Settings of the engine as JSON.")] = "{}",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    out: Annotated[Path, typer.Option(help="It is written to OUT/references/.")] = Path("."),
+    store: StoreOption = None,
+) -> None:
+    """Make reference posteriors with their normalising constants, and say whether they are to be relied on."""
+    chosen, made_with = _json_option("--options", options), _json_option("--recipe", recipe)
+    known = [field.name for field in fields(Settings)]
+    for key in made_with:
+        if key not in known:
+            raise typer.BadParameter(registry.unknown("setting of --recipe", key, known))
+    check_device(device)
+    built = registry.build("simulators", simulator, chosen)
+    try:
+        with cache_in(Store(store or default_root()).cache), StatusProgress(console) as progress:
+            found = make_reference(built, measurements, draws, Settings(**made_with), device, progress)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise SuiteError(f"no reference for {simulator}: {error}") from error
+    folder = write_reference(out, found)
+    console.print(acceptance_table(found.record))
+    console.print(f"Draws by {escape(str(found.record['how']))}. Written to {folder.resolve()}", soft_wrap=True)
+    if not found.accepted:
+        errors.print("[red]not accepted[/]: raise what its recipe says of the items that failed, and make it again.")
         raise typer.Exit(1)
 
 
@@ -229,6 +261,17 @@ def _report(results: Results, folder: Path) -> None:
         console.print(table)
     page = write_report(results, folder)
     console.print(f"The page: {page.resolve()}", soft_wrap=True)
+
+
+def _json_option(name: str, text: str) -> dict:
+    """A JSON object given as an option."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"{name} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise typer.BadParameter(f'{name} is {text}; expected a JSON object such as {{"name": 1}}')
+    return found
 
 
 def _duration(seconds: float) -> str:

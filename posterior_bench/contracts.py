@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -69,8 +69,40 @@ class HasReference(ABC):
         """Draws (n, B, D) of p(theta | y) for measurements y (B, *y_shape)."""
 
 
+class HasReferenceDensity(HasReference):
+    """A simulator whose posterior density is known too, its constant included: then regret can be told in nats."""
+
+    @abstractmethod
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        """log p(theta | y), normalised, (n, B), in nats, for theta (n, B, D) and y (B, *y_shape); -inf where none."""
+
+
 class Differentiable(ABC):  # noqa: B024 - a marker: it promises, it has nothing to implement
     """A simulator through whose ``simulate_from`` or ``log_likelihood`` gradients flow."""
+
+
+class HasDynamics(Differentiable):
+    """d state / dt = derivative(theta, state, t), measured at ``steps`` times; a method may add to correctable rows."""
+
+    state_dim: int
+    correctable: tuple[bool, ...]
+    steps: int
+
+    @abstractmethod
+    def derivative(self, theta: Tensor, state: Tensor, time: float) -> Tensor:
+        """The known physics, (N, S), at theta (N, D) and states (N, S)."""
+
+    @abstractmethod
+    def initial_state(self, y: Tensor) -> Tensor:
+        """The state (N, S) from which measurements y (N, *y_shape) begin."""
+
+    @abstractmethod
+    def observe(self, states: Tensor) -> Tensor:
+        """What is measured of states (N, T, S), without noise: (N, *y_shape) with T in place of ``steps``."""
+
+    @abstractmethod
+    def solve(self, derivative: Callable[[Tensor, float], Tensor], initial: Tensor, steps: int) -> Tensor:
+        """States (N, steps, S) of d state / dt = derivative(state, t) from ``initial`` (N, S)."""
 
 
 class HasPicture(ABC):
@@ -138,7 +170,7 @@ class Progress(Protocol):
 class Method(ABC):
     """A way to a posterior: a frozen dataclass of hyperparameters, every one with a default.
 
-    ``quick`` holds settings with which ``fit`` takes seconds; the conformance checks use them.
+    ``quick``: settings with which ``fit`` takes seconds, for the conformance checks.
     """
 
     spec: ClassVar[MethodSpec]
@@ -154,10 +186,14 @@ class Method(ABC):
 
 
 class Metric(ABC):
-    """Scores of draws against the truth. ``name`` is the id of its rows, or the part before the slash."""
+    """Scores of draws against the truth. ``name`` is the id of its rows, or the part before the slash.
+
+    ``single``: of use for one measurement; what is fitted for each measurement anew is scored by such metrics alone.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    single: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, draws: Draws, truth: Truth) -> Iterable[Score]:

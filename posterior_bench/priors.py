@@ -160,7 +160,7 @@ def dequantised_cdf(marginal: Distribution, values: Tensor) -> Tensor:
     """
     if not is_whole(marginal):
         return marginal.cdf(values)
-    k = values.floor()
+    k = values.detach().floor()  # a step has no slope, and not every distribution function can be differentiated
     share = torch.where(values == k, torch.rand_like(values), values - k)
     return marginal.cdf(k) - (1 - share) * marginal.log_prob(k).exp()
 

@@ -9,16 +9,19 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .contracts import Differentiable, HasLikelihood, HasNoise, HasReference, Simulator
-from .records import Need, Parameter, Task
+from .contracts import Differentiable, HasDynamics, HasLikelihood, HasNoise, HasReference, Simulator
+from .records import Need, Parameter, Simulations, Task
 
 CAPABILITY: Mapping[Need, type] = {
     Need.LOG_LIKELIHOOD: HasLikelihood,
     Need.NOISE: HasNoise,
     Need.DIFFERENTIABLE: Differentiable,
-    Need.REFERENCE: HasReference,
+    Need.DYNAMICS: HasDynamics,
 }
-"""The class a simulator must derive from to meet a need; SIMULATE is met by every simulator."""
+"""The class a simulator must derive from to meet a need."""
+
+MET_BY_ALL = frozenset({Need.SIMULATE, Need.OBSERVATION})
+"""Needs that every simulator meets."""
 
 
 class BudgetExceeded(RuntimeError):
@@ -29,16 +32,16 @@ class Ungranted(PermissionError):
     """A method used a capability that it did not declare in its ``MethodSpec.needs``."""
 
 
-def unmet(needs: frozenset[Need], simulator: Simulator) -> list[str]:
-    """The words of those needs that the simulator cannot meet, sorted; empty where the method can run."""
-    missing = []
-    for need in needs:
-        if need is Need.SIMULATE:
-            continue
-        capability = CAPABILITY.get(need)
-        if capability is None or not isinstance(simulator, capability):
-            missing.append(need.value)
-    return sorted(missing)
+def unmet(needs: frozenset[Need], task: Task) -> list[str]:
+    """The words of those needs that the task cannot meet, sorted; empty where the method can run."""
+    met = set(MET_BY_ALL) | {need for need, capability in CAPABILITY.items() if isinstance(task.simulator, capability)}
+    if isinstance(task.process, HasReference):
+        met.add(Need.REFERENCE)
+    if task.unlabelled:
+        met.add(Need.UNLABELLED)
+    if task.labels:
+        met.add(Need.LABELLED)
+    return sorted(need.value for need in needs - met)
 
 
 def check_simulated(y: Tensor, theta: Tensor, simulator: Simulator) -> Tensor:
@@ -65,12 +68,25 @@ class Problem:
         task: what is inferred from what.
         granted: the needs of the method; any other capability raises ``Ungranted``.
         budget: simulations that ``simulate`` may spend in all.
+        observation: (*y_shape), the one measurement that the method is fitted for, where it is fitted for one.
+        unlabelled: (N, *y_shape), measurements of the process behind the test set, where the task gives such.
+        labelled: the same with the parameters behind them.
     """
 
-    def __init__(self, task: Task, granted: frozenset[Need] = frozenset(), budget: int = 0) -> None:
-        self._simulator = task.simulator
+    def __init__(
+        self,
+        task: Task,
+        granted: frozenset[Need] = frozenset(),
+        budget: int = 0,
+        observation: Tensor | None = None,
+        unlabelled: Tensor | None = None,
+        labelled: Simulations | None = None,
+    ) -> None:
+        self._simulator, self._process = task.simulator, task.process
+        self._unlabelled, self._labelled = unlabelled, labelled
         self._granted = granted
         self._budget = budget
+        self._observation = observation
         self.calls = 0
         self.invalid = 0
 
@@ -93,6 +109,40 @@ class Problem:
     def noise_dim(self) -> int:
         """Number of noise variables of one simulation. Needs NOISE."""
         return self._capable(Need.NOISE, HasNoise).noise_dim
+
+    @property
+    def budget(self) -> int:
+        """Simulations that ``simulate`` may spend in all; a method fitted for one measurement is given no others."""
+        return self._budget
+
+    @property
+    def observation(self) -> Tensor:
+        """(*y_shape), the one measurement whose posterior is asked for, and no other. Needs OBSERVATION."""
+        self._require(Need.OBSERVATION)
+        if self._observation is None:
+            raise ValueError("this problem has no measurement of its own; it is given by Problem(observation=...)")
+        return self._observation
+
+    @property
+    def dynamics(self) -> HasDynamics:
+        """The known physics as a differential equation. Needs DYNAMICS."""
+        return self._capable(Need.DYNAMICS, HasDynamics)
+
+    @property
+    def unlabelled(self) -> Tensor:
+        """(N, *y_shape), measurements of the process behind the test set, apart from it. Needs UNLABELLED."""
+        self._require(Need.UNLABELLED)
+        if self._unlabelled is None:
+            raise ValueError("this problem has no unlabelled measurements; they are given by Problem(unlabelled=...)")
+        return self._unlabelled
+
+    @property
+    def labelled(self) -> Simulations:
+        """Parameters and measurements of the process behind the test set, apart from it. Needs LABELLED."""
+        self._require(Need.LABELLED)
+        if self._labelled is None:
+            raise ValueError("this problem has no labelled measurements; they are given by Problem(labelled=...)")
+        return self._labelled
 
     def simulate(self, theta: Tensor) -> Tensor:
         """Measurements (N, *y_shape) for theta (N, D), counted against the budget. Needs SIMULATE.
@@ -120,7 +170,10 @@ class Problem:
 
     def sample_reference(self, y: Tensor, n: int) -> Tensor:
         """Exact draws (n, B, D). Needs REFERENCE, which no method that competes may declare."""
-        return self._capable(Need.REFERENCE, HasReference).sample_reference(y, n)
+        self._require(Need.REFERENCE)
+        if not isinstance(self._process, HasReference):
+            raise Ungranted(f"simulator {self._process.spec.name!r} does not offer {Need.REFERENCE.value!r}")
+        return self._process.sample_reference(y, n)
 
     def _require(self, need: Need) -> None:
         if need not in self._granted:

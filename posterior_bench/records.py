@@ -123,13 +123,16 @@ class MethodSpec:
 class Task:
     """What is inferred from what: the simulator to train on and where the measurements come from.
 
-    ``reality`` is the process behind the test measurements; ``None`` means the simulator itself.
+    ``reality`` is the process behind the test measurements; ``None`` means the simulator itself. ``unlabelled``
+    measurements of it are given to methods that learn from such, and ``labels`` pairs with their parameters.
     """
 
     name: str
     simulator: Simulator
     reality: Simulator | None = None
     version: int = 1
+    unlabelled: int = 0
+    labels: int = 0
 
     def __post_init__(self) -> None:
         check_name(self.name, "task")
@@ -208,6 +211,8 @@ class Truth:
         dense_reference: (m, S, D), many more exact draws for the first S measurements, or ``None``.
         log_likelihood: (N, D), (N, *y_shape) -> (N,), log p(y | theta) in nats, where the simulator has one.
         landmarks: (L, D), points of parameter space that the simulator names, such as modes, or ``None``.
+        y_sd: (*y_shape), standard deviation of the measurements over the whole test set, where ``y`` is a part of it;
+            else ``None``.
     """
 
     theta: Tensor
@@ -221,6 +226,7 @@ class Truth:
     dense_reference: Tensor | None = None
     log_likelihood: Callable[[Tensor, Tensor], Tensor] | None = None
     landmarks: Tensor | None = None
+    y_sd: Tensor | None = None
 
     @property
     def prior_sd(self) -> Tensor:
@@ -239,7 +245,8 @@ class Score:
         null_low, null_high: the central 95 % of what an exact posterior would score here (the metric's docstring says
             where the band is another), or ``None`` where there is no such band.
         observation: index of the measurement, or ``None`` for a score over the whole test set.
-        per_measurement: (T,), the score of each measurement, kept for paired comparisons.
+        per_measurement: (T,), the score of each measurement, kept for paired comparisons. Their mean is the value, or
+            its square where the score is a root mean square.
         artefacts: further tensors that figures need.
     """
 

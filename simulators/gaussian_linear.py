@@ -5,6 +5,9 @@
     gaussian_linear           theta ~ N(0, 0.1 I)      p(theta | y) = N(theta; y / 2, 0.05 I)
     gaussian_linear_uniform   theta ~ U(-1, 1)^10      p(theta | y) = prod_i N(theta_i; y_i, 0.1) truncated to [-1, 1]
 
+Both densities are normalised in closed form: the first is conjugate (Gelman et al. 2013, Bayesian Data Analysis,
+ch. 2.5), the second divides by the mass prod_i (Phi((1 - y_i) / s) - Phi((-1 - y_i) / s)) inside, s = sqrt(0.1).
+
 0.1 is a variance in prior and noise alike. The text of the benchmark's public code calls it a standard deviation, but
 it enters the covariance.
 
@@ -21,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, Uniform
 
-from posterior_bench import Differentiable, HasLikelihood, HasNoise, HasReference, Parameter, Simulator, Spec
+from posterior_bench import Differentiable, HasLikelihood, HasNoise, HasReferenceDensity, Parameter, Simulator, Spec
 from posterior_bench.priors import TruncatedNormal
 
 DIM = 10
@@ -39,7 +42,7 @@ PARAMETERS = tuple(Parameter(f"mean_{i}", symbol=rf"\theta_{{{i}}}") for i in ra
 Y_NAMES = tuple(f"measured_{i}" for i in range(1, DIM + 1))
 
 
-class _Linear(Simulator, HasLikelihood, HasNoise, HasReference, Differentiable):
+class _Linear(Simulator, HasLikelihood, HasNoise, HasReferenceDensity, Differentiable):
     """The process that both priors share."""
 
     @property
@@ -88,6 +91,11 @@ class GaussianLinear(_Linear):
         noise = torch.randn(n, *y.shape, dtype=y.dtype, device=y.device)
         return y / 2 + math.sqrt(VARIANCE / 2) * noise
 
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        """log p(theta | y), (n, B), for theta (n, B, 10) and y (B, 10), in nats."""
+        squares = (theta.double() - y.double() / 2).square().sum(-1)
+        return (-squares / VARIANCE - 0.5 * DIM * math.log(math.pi * VARIANCE)).to(theta.dtype)
+
 
 @dataclass(frozen=True)
 class GaussianLinearUniform(_Linear):
@@ -116,13 +124,25 @@ class GaussianLinearUniform(_Linear):
         Raises:
             ValueError: where a number is too far from the prior for its posterior to be told in double precision.
         """
-        centre = y.double()
-        far = ~(centre.abs() <= FARTHEST).all(1)
-        if far.any():
-            first = int(far.nonzero()[0, 0])
-            raise ValueError(
-                f"measurement {first} is {y[first].tolist()}; expected numbers between -{FARTHEST} and {FARTHEST}. It "
-                "does not come from this simulator"
-            )
-        posterior = TruncatedNormal(centre, torch.full_like(centre, math.sqrt(VARIANCE)), -BOUND, BOUND)
-        return posterior.sample(torch.Size([n])).to(y.dtype)
+        return _truncated(y).sample(torch.Size([n])).to(y.dtype)
+
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        """log p(theta | y), (n, B), for theta (n, B, 10) and y (B, 10), in nats; -inf outside the prior.
+
+        Raises:
+            ValueError: where a number is too far from the prior for its posterior to be told in double precision.
+        """
+        return _truncated(y).log_prob(theta.double()).sum(-1).to(theta.dtype)
+
+
+def _truncated(y: Tensor) -> TruncatedNormal:
+    """The posterior of each mean under the uniform prior, batch shape (B, 10), for measurements y (B, 10)."""
+    centre = y.double()
+    far = ~(centre.abs() <= FARTHEST).all(1)
+    if far.any():
+        first = int(far.nonzero()[0, 0])
+        raise ValueError(
+            f"measurement {first} is {y[first].tolist()}; expected numbers between -{FARTHEST} and {FARTHEST}. It "
+            "does not come from this simulator"
+        )
+    return TruncatedNormal(centre, torch.full_like(centre, math.sqrt(VARIANCE)), -BOUND, BOUND)

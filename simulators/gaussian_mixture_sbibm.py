@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Uniform
 from torch.special import log_ndtr
 
-from posterior_bench import Differentiable, HasLikelihood, HasNoise, HasReference, Parameter, Simulator, Spec
+from posterior_bench import Differentiable, HasLikelihood, HasNoise, HasReferenceDensity, Parameter, Simulator, Spec
 from posterior_bench.priors import TruncatedNormal
 
 BOUND = 10.0
@@ -35,7 +35,7 @@ FARTHEST = 16.5
 
 
 @dataclass(frozen=True)
-class GaussianMixtureSbibm(Simulator, HasLikelihood, HasNoise, HasReference, Differentiable):
+class GaussianMixtureSbibm(Simulator, HasLikelihood, HasNoise, HasReferenceDensity, Differentiable):
     """A mean under a mixture of two noises; see the module's docstring for formulas and sources."""
 
     @property
@@ -85,23 +85,43 @@ class GaussianMixtureSbibm(Simulator, HasLikelihood, HasNoise, HasReference, Dif
         Raises:
             ValueError: where a measurement is too far from the square for its posterior to be told in double precision.
         """
-        centre = y.double()
-        far = ~(centre.abs() <= FARTHEST).all(1)
-        if far.any():
-            first = int(far.nonzero()[0, 0])
-            raise ValueError(
-                f"measurement {first} is {y[first].tolist()}; expected numbers between -{FARTHEST} and {FARTHEST}. It "
-                "does not come from this simulator"
-            )
-        masses = torch.stack([_log_mass(centre, sd) for sd in SDS], dim=1)
-        picks_narrow = torch.multinomial(masses.softmax(1), n, replacement=True).T[..., None] == 1
+        centre = _near(y)
+        picks_narrow = torch.multinomial(_log_masses(centre).softmax(1), n, replacement=True).T[..., None] == 1
         wide, narrow = (
             TruncatedNormal(centre, torch.full_like(centre, sd), -BOUND, BOUND).sample(torch.Size([n])) for sd in SDS
         )
         return torch.where(picks_narrow, narrow, wide).to(y.dtype)
 
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        """log p(theta | y), (n, B), for theta (n, B, 2) and y (B, 2), in nats; -inf outside the square.
 
-def _log_mass(centre: Tensor, sd: float) -> Tensor:
-    """log of the mass of N(centre, sd^2 I) in the square, (B,), for centres (B, 2)."""
-    high, low = log_ndtr((BOUND - centre) / sd), log_ndtr((-BOUND - centre) / sd)
-    return (high + torch.log1p(-(low - high).exp())).sum(1)
+        Raises:
+            ValueError: where a measurement is too far from the square for its posterior to be told in double precision.
+        """
+        centre = _near(y)
+        squares = (theta.double() - centre).square().sum(-1)
+        parts = [-0.5 * squares / sd**2 - math.log(2 * math.pi * sd**2) for sd in SDS]
+        density = torch.stack(parts).logsumexp(0) - _log_masses(centre).logsumexp(1)
+        return torch.where((theta.abs() <= BOUND).all(-1), density, -math.inf).to(theta.dtype)
+
+
+def _near(y: Tensor) -> Tensor:
+    """Measurements (B, 2) in double precision, checked."""
+    centre = y.double()
+    far = ~(centre.abs() <= FARTHEST).all(1)
+    if far.any():
+        first = int(far.nonzero()[0, 0])
+        raise ValueError(
+            f"measurement {first} is {y[first].tolist()}; expected numbers between -{FARTHEST} and {FARTHEST}. It "
+            "does not come from this simulator"
+        )
+    return centre
+
+
+def _log_masses(centre: Tensor) -> Tensor:
+    """log m_k, the masses of both components in the square, (B, 2), for centres (B, 2)."""
+    masses = []
+    for sd in SDS:
+        high, low = log_ndtr((BOUND - centre) / sd), log_ndtr((-BOUND - centre) / sd)
+        masses.append((high + torch.log1p(-(low - high).exp())).sum(1))
+    return torch.stack(masses, dim=1)

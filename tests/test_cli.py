@@ -33,7 +33,7 @@ def test_a_dry_run_prints_jobs_and_time_and_runs_none(tmp_path):
     done = call("run", "quick", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0
     assert "about" in done.stdout
-    assert "26 jobs, 0 of them done" in done.stdout
+    assert "34 jobs, 0 of them done" in done.stdout
     assert not (tmp_path / "store").exists()
 
 

@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import truncnorm
 from torch import Tensor
-from torch.distributions import Beta, Distribution, Independent, MultivariateNormal, Normal, Uniform
+from torch.distributions import Beta, Distribution, Independent, MultivariateNormal, Normal, Poisson, Uniform
 
 import posterior_bench
 from posterior_bench import MethodSpec, Need, Parameter, Problem, Simulations, Simulator, Spec, Task
 from posterior_bench import runtime as runtime_module
 from posterior_bench.checks import LinearGaussian
-from posterior_bench.priors import Product, TruncatedNormal, in_support, known_marginals
+from posterior_bench.priors import Product, TruncatedNormal, dequantised_cdf, in_support, known_marginals
 from posterior_bench.problem import BudgetExceeded, Ungranted, check_simulated, unmet
 from posterior_bench.runtime import cache_in, cached, digest, load_tensors, save_tensors, scope, seed_for, write_text
 
@@ -83,7 +83,10 @@ def test_public_names_are_those_that_plugins_are_promised() -> None:
     assert all(hasattr(posterior_bench, name) for name in posterior_bench.__all__)
 
 
-@pytest.mark.parametrize("contract", ["Simulator", "Posterior", "Method", "Metric", "HasReference", "HasLogProb"])
+CONTRACTS = ["Simulator", "Posterior", "Method", "Metric", "HasReference", "HasReferenceDensity", "HasLogProb"]
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
 def test_a_contract_cannot_be_made_without_its_methods(contract: str) -> None:
     with pytest.raises(TypeError, match="abstract"):
         getattr(posterior_bench, contract)()
@@ -114,9 +117,10 @@ class Bare(Simulator):
 
 def test_unmet_needs_are_told_by_their_words() -> None:
     everything = frozenset(Need)
-    assert unmet(everything - {Need.OBSERVATION, Need.UNLABELLED, Need.LABELLED}, LinearGaussian()) == []
-    assert unmet(everything, LinearGaussian()) == ["labelled", "observation", "unlabelled"]
-    assert unmet(frozenset({Need.SIMULATE, Need.NOISE, Need.REFERENCE}), Bare()) == ["noise", "reference"]
+    unoffered = {Need.UNLABELLED, Need.LABELLED, Need.DYNAMICS}
+    assert unmet(everything - unoffered, Task("t", LinearGaussian())) == []
+    assert unmet(everything, Task("t", LinearGaussian())) == ["dynamics", "labelled", "unlabelled"]
+    assert unmet(frozenset({Need.SIMULATE, Need.NOISE, Need.REFERENCE}), Task("t", Bare())) == ["noise", "reference"]
 
 
 def test_problem_grants_what_was_declared_and_no_more() -> None:
@@ -132,6 +136,13 @@ def test_problem_grants_what_was_declared_and_no_more() -> None:
         with pytest.raises(Ungranted, match=f"Need.{need.name}"):
             use(closed)
         use(Problem(task, granted=frozenset({need}), budget=10))
+    with pytest.raises(Ungranted, match=r"Need.OBSERVATION"):
+        _ = Problem(task, observation=y[0]).observation
+    sequential = frozenset({Need.OBSERVATION})
+    assert torch.equal(Problem(task, sequential, 7, y[0]).observation, y[0])
+    assert Problem(task, sequential, 7, y[0]).budget == 7
+    with pytest.raises(ValueError, match="no measurement of its own"):
+        _ = Problem(task, sequential).observation
     with pytest.raises(Ungranted, match="'bare' does not offer 'noise'"):
         _ = Problem(Task("t", Bare()), granted=frozenset({Need.NOISE})).noise_dim
     assert (closed.y_shape, len(closed.parameters), closed.prior.event_shape) == ((4,), 2, (2,))
@@ -158,6 +169,17 @@ def test_wrong_shapes_are_told() -> None:
 
 
 # priors
+
+
+def test_the_dequantised_distribution_function_rises_by_the_probability_of_each_whole_number() -> None:
+    class Counts(Poisson):
+        def cdf(self, value: torch.Tensor) -> torch.Tensor:
+            return torch.special.gammaincc(value + 1, self.rate)  # whose first argument has no derivative
+
+    speed = Counts(15.0)
+    values = torch.tensor([3.25, 15.5, 20.75], requires_grad=True)
+    dequantised_cdf(speed, values).sum().backward()
+    torch.testing.assert_close(values.grad, speed.log_prob(values.detach().floor()).exp())
 
 
 @pytest.mark.parametrize(

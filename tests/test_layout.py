@@ -21,6 +21,7 @@ LEVELS = (
     {"problem", "runtime", "priors", "maps", "training"},
     {"registry"},
     {"inn", "checks", "evaluation"},
+    {"reference"},
     {"running"},
     {"reporting"},
     {"cli", "display", "__main__"},

@@ -8,11 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..contracts import Differentiable, HasLikelihood, HasNoise, HasPicture, HasReference, Simulator
+from ..contracts import (
+    Differentiable,
+    HasLikelihood,
+    HasNoise,
+    HasPicture,
+    HasReference,
+    HasReferenceDensity,
+    Simulator,
+)
 from ..priors import in_support
 from .findings import Failure
-from .likelihood import likelihood_checks, measured
-from .statistics import departure_from_uniform, largest_excess, ranks
+from .likelihood import LIMIT, likelihood_checks, measured
+from .statistics import departure_from_uniform, largest_excess, mass_and_moments, ranks
 
 
 def capability_checks(simulator: Simulator, simulations: int, measurements: int) -> list[partial[str]]:
@@ -26,6 +34,8 @@ def capability_checks(simulator: Simulator, simulations: int, measurements: int)
         checks.append(partial(_gradient, simulator))
     if isinstance(simulator, HasReference):
         checks += [partial(_reference, simulator), partial(_reference_ranks, simulator, measurements)]
+    if isinstance(simulator, HasReferenceDensity):
+        checks.append(partial(_reference_density, simulator))
     if isinstance(simulator, HasPicture):
         checks.append(partial(_picture, simulator))
     return checks
@@ -159,6 +169,63 @@ def _reference_ranks(simulator: Any, measurements: int) -> str:
                 "The reference is not the posterior of this prior and simulate(), or measurements are mixed up.",
             )
     return f"uniform ranks of {len(quantities)} quantities on {len(y)} measurements"
+
+
+def _reference_density(simulator: Any) -> str:
+    """p(theta | y) integrates to 1 and is that of the exact draws; with a likelihood, in proportion to the joint."""
+    _, y = measured(simulator, 20)
+    y = y[:3]
+    draws = simulator.sample_reference(y, 2000)
+    value = simulator.log_reference(draws[:30], y)
+    if tuple(value.shape) != (30, len(y)) or not torch.isfinite(value).all():
+        raise Failure(
+            f"shape {tuple(value.shape)}, or values that are not finite at exact draws",
+            f"finite ones of shape {(30, len(y))}",
+            "Draws lead, then measurements; check the support.",
+        )
+    if isinstance(simulator, HasLikelihood):
+        spread = _spread_of_evidence(simulator, draws[:30].double(), y.double())
+        if spread > 1:
+            raise Failure(
+                f"log_reference - log prior - log_likelihood that varies with theta, {spread:.1f} times what rounding "
+                "allows",
+                "minus the log evidence, which depends on y alone",
+                "The density is not in proportion to prior and likelihood.",
+            )
+    told = 0
+    for j in range(len(y)):
+        if bool((draws[:, j] == draws[:, j].round()).all(0).any()):
+            continue  # whole numbers have probabilities, not densities
+
+        def claimed(theta: Tensor, at: Tensor = y[j : j + 1]) -> Tensor:
+            return simulator.log_reference(theta[:, None], at)[:, 0]
+
+        off, moments = mass_and_moments(draws[:, j], claimed)
+        told += off is not None
+        if off is not None and abs(off) > LIMIT:
+            raise Failure(
+                f"a density whose integral over theta is off 1 by {off:+.1f} standard errors",
+                "1",
+                "Check its constants, and the mass that lies within the prior's support.",
+            )
+        if moments is not None and moments > LIMIT:
+            raise Failure(
+                f"a density whose moments are {moments:.1f} standard errors off those of the exact draws",
+                "that of the draws",
+                "One of log_reference and sample_reference is another posterior.",
+            )
+    return f"integrates to 1 for {told} of {len(y)} measurements" if told else "could not be told from its draws"
+
+
+def _spread_of_evidence(simulator: Any, theta: Tensor, y: Tensor) -> float:
+    """By how much log p(theta | y) - log p(theta) p(y | theta) varies over theta (n, B, D), in what rounding allows."""
+    n, count, dim = theta.shape
+    flat, repeated = theta.reshape(-1, dim), y.repeat(n, *(1,) * (y.dim() - 1))
+    likelihood = simulator.log_likelihood(flat, repeated).view(n, count)
+    joint = simulator.prior().log_prob(flat).view(n, count) + likelihood
+    constant = simulator.log_reference(theta, y) - joint
+    allowed = 0.01 + 1e-5 * likelihood.abs().amax(0)
+    return float(((constant.amax(0) - constant.amin(0)) / allowed).max())
 
 
 def _picture(simulator: Any) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
-from ..contracts import Differentiable, HasLikelihood, HasNoise, HasReference, Simulator
+from ..contracts import Differentiable, HasLikelihood, HasNoise, HasReferenceDensity, Simulator
 from ..records import Parameter, Spec
 
 PRIOR_SD = (1.0, 2.0)
@@ -17,7 +17,7 @@ NOISE_SD = 0.3
 
 
 @dataclass(frozen=True)
-class LinearGaussian(Simulator, HasLikelihood, HasNoise, HasReference, Differentiable):
+class LinearGaussian(Simulator, HasLikelihood, HasNoise, HasReferenceDensity, Differentiable):
     """y = A theta + 0.3 noise with theta ~ N(0, diag(1, 2)^2), so that p(theta | y) is a normal.
 
     Args:
@@ -70,3 +70,7 @@ class LinearGaussian(Simulator, HasLikelihood, HasNoise, HasReference, Different
     def sample_reference(self, y: Tensor, n: int) -> Tensor:
         """Draws (n, B, 2)."""
         return self.posterior(y).sample((n,))
+
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        """(n, B, 2), (B, *shape) -> (n, B)."""
+        return self.posterior(y).log_prob(theta)

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ..contracts import HasLatent, HasLogProb, Method, Posterior
 from ..problem import unmet
-from ..records import MethodSpec, Simulations
+from ..records import MethodSpec, Need, Simulations, Task
 from ..runtime import load_tensors, save_tensors, scope
 from .findings import Failure, Finding, require_frozen_defaults, run
 from .gaussian import PRIOR_SD, LinearGaussian
+from .sequential import sequential_checks
 from .statistics import distance_between, normalisation
 from .trial import LINEAR, Trial
 
@@ -41,9 +42,11 @@ def check_method(method: Method, simulations: int = 2000) -> list[Finding]:
     findings = run([partial(_spec, method)])
     if not findings[0].ok:
         return findings
-    missing = unmet(method.spec.needs, LINEAR)
+    missing = unmet(method.spec.needs, Task("check", LINEAR))
     if missing:
         return [*findings, Finding("fit", True, f"not checked: it needs {', '.join(missing)}")]
+    if Need.OBSERVATION in method.spec.needs:
+        return findings + run(sequential_checks(method, simulations), essential=2)
     trial = Trial(method, simulations)
     basic = (_fit, _sample)
     further = (_arguments_unchanged, _observations_apart, _repeatable, _restore, _invalid_rows, _shaped_y, _history)

@@ -34,7 +34,15 @@ def check_metric(metric: Metric, measurements: int = 100, draws: int = 200) -> l
     Returns:
         One finding a check. Where a basic one fails, those that rest on it are left out.
     """
-    checks = (_scores, _finite, _arguments_unchanged, _repeatable, _order_of_measurements, _null_band)
+    checks = (
+        _scores,
+        _finite,
+        _arguments_unchanged,
+        _repeatable,
+        _order_of_measurements,
+        _few_measurements,
+        _null_band,
+    )
     return run(
         [partial(_spec, metric), *(partial(check, metric, measurements, draws) for check in checks)], essential=2
     )
@@ -164,6 +172,20 @@ def _compare(first: dict[tuple[str, int | None], Score], second: dict[tuple[str,
                 "the same up to random numbers",
                 "Pair draws[:, j] with theta[j] and y[j], and use every measurement.",
             )
+
+
+def _few_measurements(metric: Metric, measurements: int, draws: int) -> str:
+    """Methods that are dear are scored on ten measurements; those fitted for one, on one, where it is ``single``."""
+    counts = (10, 1) if metric.single else (10,)
+    for count in counts:
+        for score in metric.score(*_exact(count, draws)):
+            if not math.isfinite(score.value):
+                raise Failure(
+                    f"{score.metric!r} {score.value!r} of {count} measurements",
+                    "a finite number, or no score",
+                    "Give no score where there are too few measurements.",
+                )
+    return f"{' and '.join(map(str, counts))} measurements are enough, or give no score"
 
 
 def _null_band(metric: Metric, measurements: int, draws: int) -> str:

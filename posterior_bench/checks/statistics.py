@@ -12,6 +12,12 @@ from torch.distributions import Independent, Normal
 ALPHA = 1e-5
 """Probability of a false alarm of one test. A check runs a handful."""
 
+CENTRES, PROPOSALS = 500, 4000
+"""Points of a kernel density, and draws of it."""
+
+WIDTHS = (0.02, 0.06, 0.2, 0.5, 1.0)
+"""Of its kernels, in sd of the sample; the best is taken."""
+
 
 def distance_between(first: Tensor, second: Tensor) -> float:
     """Kolmogorov-Smirnov distance of two samples (n,) and (m,): the largest gap of their distribution functions."""
@@ -89,7 +95,7 @@ def normalisation(sample: Tensor, log_density: Callable[[Tensor], Tensor]) -> fl
     """
     half = len(sample) // 2
     claimed = log_density(sample)
-    whitened, log_det = _whitened(sample.double(), half)
+    whitened, log_det, _ = _axes(sample.double(), half)
     choose, test = whitened[:half], whitened[half:]
     claimed, claimed_test = (claimed + log_det).split([half, len(sample) - half])
     best, best_size = None, 0.0
@@ -104,10 +110,61 @@ def normalisation(sample: Tensor, log_density: Callable[[Tensor], Tensor]) -> fl
     return None if best is None else weights_off_one(best.log_prob(test) - claimed_test)
 
 
-def _whitened(sample: Tensor, half: int) -> tuple[Tensor, Tensor]:
-    """The sample (N, M) in the axes of its first half, where that has unit covariance, and log|det| of the way back."""
+def mass_and_moments(sample: Tensor, log_density: Callable[[Tensor], Tensor]) -> tuple[float | None, float | None]:
+    """How a density q fails E_h[q / h] = 1 and the means of a sample that should come from it, in standard errors.
+
+    h is a kernel density of the first half of the sample, so that it is wide where the sample is: unlike in
+    ``normalisation``, q may vanish or nearly vanish close to the sample, as on a thin arc. The moments are first and
+    second ones of the second half in its own axes, against those of q by weights q / h; the worst is returned.
+
+    Args:
+        sample: (N, M).
+        log_density: (K, M) -> (K,), the claimed log q.
+
+    Returns:
+        Both; ``None`` each where the effective sample size is too small to tell.
+    """
+    half = len(sample) // 2
+    whitened, log_det, factor = _axes(sample.double(), half)
+    centres, test = whitened[: min(half, CENTRES)], whitened[half:]
+    mean = sample[:half].double().mean(0)
+
+    def weighted(width: float, count: int) -> tuple[Tensor, Tensor]:
+        # half of the kernels are wide: a narrow one alone misses mass where points are far apart
+        widths = torch.tensor([width, WIDTHS[-1]], dtype=centres.dtype)
+        place = centres[torch.randint(len(centres), (count,))]
+        noise = torch.randn(count, sample.shape[1], dtype=place.dtype)
+        place = place + widths[torch.randint(2, (count,))][:, None] * noise
+        distance = torch.cdist(place, centres)
+        kernels = [-0.5 * (distance / scale).square() - sample.shape[1] * scale.log() for scale in widths]
+        log_h = torch.cat(kernels, dim=1).logsumexp(1) - math.log(2 * len(centres))
+        log_h = log_h - 0.5 * sample.shape[1] * math.log(2 * math.pi)
+        claimed = log_density((mean + place @ factor.T).to(sample.dtype)).double()
+        return place, claimed + log_det - log_h
+
+    def effective(width: float) -> float:
+        weights = (log := weighted(width, 500)[1]).sub(log.max()).exp()
+        return float(weights.sum() ** 2 / weights.square().sum())
+
+    place, log_weights = weighted(max(WIDTHS, key=effective), PROPOSALS)
+    off = weights_off_one(log_weights)
+    if off is None:
+        return None, None
+    weights = log_weights.exp()[:, None]
+    share = weights / weights.sum()
+    worst = 0.0
+    for power in (1, 2):
+        expected = (share * place**power).sum(0)
+        error = (share.square() * (place**power - expected).square()).sum(0) + (test**power).var(0) / len(test)
+        worst = max(worst, float((((test**power).mean(0) - expected).abs() / error.sqrt()).max()))
+    return off, worst
+
+
+def _axes(sample: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The sample (N, M) in the axes of its first half, log|det| of the way back, and its matrix (M, M)."""
     centred = sample - sample[:half].mean(0)
     factor, failed = torch.linalg.cholesky_ex(torch.cov(centred[:half].T).reshape(sample.shape[1], -1))
     if failed:  # fewer points than dimensions, or a dimension that hardly varies
         factor = torch.diag(centred[:half].std(0).clamp_min(1e-12))
-    return torch.linalg.solve_triangular(factor, centred.T, upper=False).T, factor.diagonal().log().sum()
+    white = torch.linalg.solve_triangular(factor, centred.T, upper=False).T
+    return white, factor.diagonal().log().sum(), factor

@@ -17,7 +17,9 @@ LINEAR = LinearGaussian()
 """The problem of every check but the one of matrix-shaped measurements."""
 
 
-class _Silent:
+class Silent:
+    """Where nobody looks on."""
+
     def update(self, done: int, total: int, message: str = "") -> None:
         """Say nothing."""
 
@@ -45,7 +47,7 @@ class Trial:
         """The posterior for given simulations, or for those of the simulator, always under one seed."""
         with scope(2):
             simulations = simulations or self.simulations(simulator)
-            return self.method.fit(simulations, self.problem(simulator), _Silent())
+            return self.method.fit(simulations, self.problem(simulator), Silent())
 
     @property
     def posterior(self) -> Posterior:

@@ -41,6 +41,10 @@ class Interval:
         """Whether the whole interval lies within ``margin`` of zero: for a difference, equivalence."""
         return -margin <= self.low and self.high <= margin
 
+    def beyond(self, margin: float) -> bool:
+        """Whether the whole interval lies on one side of zero and farther out than ``margin``."""
+        return self.low > margin or self.high < -margin
+
     @property
     def text(self) -> str:
         """In words, saying how many fits it speaks of."""

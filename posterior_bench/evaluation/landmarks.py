@@ -40,9 +40,9 @@ class StrayDraws(Metric):
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
         """Two scores, with ``per_measurement`` (R,)."""
+        check(draws, truth)
         if truth.landmarks is None or truth.reference is None:
             return
-        check(draws, truth)
         exact, landmarks = truth.reference, truth.landmarks
         nearest, squared = nearest_landmark(exact, landmarks)
         sd = (squared.mean() / exact.shape[-1]).sqrt()

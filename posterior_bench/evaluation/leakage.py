@@ -16,6 +16,7 @@ class Leakage(Metric):
 
     name = "leakage"
     version = 1
+    single = True
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
         """One score, with the fraction of each measurement (T,)."""

@@ -111,6 +111,7 @@ class PosteriorMMD(Metric):
 
     name = "err_post"
     version = 2
+    single = True
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
         """Two scores, with ``per_measurement`` (R,)."""

@@ -59,13 +59,17 @@ class Resimulation(Metric):
 
     name = "map_resimulation_error"
     version = 3
+    single = True
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
         """The scores, with ``per_measurement`` (min(T, 2000),), NaN where a measurement is left out."""
         check(draws, truth)
         y = truth.y.flatten(1)
-        known = torch.isfinite(y).all(1)
-        sd = y[known].std(0) if int(known.sum()) > 1 else torch.ones_like(y[0])
+        if truth.y_sd is None:
+            known = torch.isfinite(y).all(1)
+            sd = y[known].std(0) if int(known.sum()) > 1 else torch.ones_like(y[0])
+        else:
+            sd = truth.y_sd.flatten()
         sd = torch.where(sd > 0, sd, torch.ones_like(sd))
 
         def squares(theta: Tensor) -> Tensor:

@@ -10,18 +10,46 @@ from torch import Tensor
 from ..contracts import HasLogProb, Metric, Posterior
 from ..records import Draws, Score, Truth
 from ..runtime import scope, seed_for
+from .c2st import ForestTwoSample, NetworkTwoSample
 from .calibration import Calibration
+from .calibration_by_measurement import CalibrationByMeasurement
+from .coverage_regions import BallCoverage, HighestDensityCoverage
+from .distances import SlicedWasserstein
+from .information import Information
+from .landmarks import StrayDraws
 from .leakage import Leakage
+from .local_tests import LocalTwoSample
 from .log_score import LogScore
 from .map_estimate import MAPEstimate
 from .mmd import PosteriorMMD
+from .posterior_predictive import PosteriorPredictive
+from .rank_statistics import RankStatistics
 from .resimulation import Resimulation
 from .skill import Skill
 
 
 def metrics_shipped() -> tuple[Metric, ...]:
     """One of each metric that ships."""
-    return Leakage(), Calibration(), Skill(), LogScore(), MAPEstimate(), Resimulation(), PosteriorMMD()
+    return (
+        Leakage(),
+        Calibration(),
+        CalibrationByMeasurement(),
+        RankStatistics(),
+        HighestDensityCoverage(),
+        BallCoverage(),
+        LocalTwoSample(),
+        Skill(),
+        LogScore(),
+        Information(),
+        MAPEstimate(),
+        Resimulation(),
+        PosteriorPredictive(),
+        PosteriorMMD(),
+        StrayDraws(),
+        SlicedWasserstein(),
+        NetworkTwoSample(),
+        ForestTwoSample(),
+    )
 
 
 MEASUREMENTS_AT_A_TIME = 100

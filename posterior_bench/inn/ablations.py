@@ -40,7 +40,7 @@ class INNForward(InvertibleMethod):
 
     weight_y: float = 0.1
     weight_z: float = 5.0
-    bandwidths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    bandwidths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
 
     spec: ClassVar[MethodSpec] = MethodSpec("inn_ly_lz", 1, REFERENCE, label="INN, L_y + L_z only")
 
@@ -59,7 +59,7 @@ class INNBackward(InvertibleMethod):
         bandwidths: h of the inverse multiquadratic kernels of L_x, per dimension, in units of mapped theta.
     """
 
-    bandwidths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    bandwidths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
 
     spec: ClassVar[MethodSpec] = MethodSpec("inn_lx", 1, REFERENCE, label="INN, L_x only")
 

@@ -50,7 +50,7 @@ class _Bidirectional(InvertibleMethod, ABC):
     weight_x: float = 5.0
     weight_kernel_score: float = 20.0
     ramp: float = 0.5
-    bandwidths: tuple[float, ...] = (0.5, 1.0, 2.0)
+    bandwidths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     score_bandwidths: tuple[float, ...] = (0.1, 0.3, 1.0, 2.0)
     unbiased: bool = True
     closeness: float = 0.0

@@ -53,7 +53,7 @@ class InvertibleMethod(TrainedMethod[INNModel]):
     noise_floor: float = 0.01
     learned_noise: bool = True
     outsourced: bool = False
-    steps: int = 2000
+    steps: int = 6000
     epochs: int | None = 50
     learning_rate: float = 2e-3
 
@@ -122,7 +122,6 @@ class INNLikelihood(InvertibleMethod):
 
     blocks: int = 8
     width: int = 112
-    steps: int = 6000
     epochs: int | None = 30
     learning_rate: float = 3e-3
     patience: int = 20

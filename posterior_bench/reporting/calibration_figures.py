@@ -29,6 +29,7 @@ STRETCHED = (
 
 def calibration_figures(summary: TaskSummary, looks: Mapping[str, Look]) -> list[Illustration]:
     """Signed calibration curves: of the informed parameters, and of the others."""
+    left_out, summary = summary.left_out, summary.together
     found = []
     for names, suffix, which in (
         (summary.informed, "calibration", "parameters that the data inform"),
@@ -39,7 +40,7 @@ def calibration_figures(summary: TaskSummary, looks: Mapping[str, Look]) -> list
             c.key: {p.name: _extra(c, f"calibration_error/{p.name}/curve") for p in chosen} for c in summary.scored
         }
         if chosen and any(kept for of in curves.values() for kept in of.values()):
-            found.append(_calibration(summary, looks, chosen, curves, suffix, which))
+            found.append(_calibration(summary, looks, chosen, curves, suffix, which, left_out))
     return found
 
 
@@ -50,6 +51,7 @@ def _calibration(
     curves: Mapping[str, Mapping[str, list[Tensor]]],
     suffix: str,
     which: str,
+    left_out: str,
 ) -> Illustration:
     bands = {p.name: _band(summary, p.name) for p in chosen}
     largest = max((float(v.abs().max()) for of in curves.values() for kept in of.values() for v in kept), default=0.0)
@@ -85,7 +87,7 @@ def _calibration(
             "For each confidence c, the fraction of test measurements whose truth lies in the central interval of that "
             "confidence, minus c. Zero is exact. Below zero the intervals are too narrow (over-confident), above too "
             "wide (under-confident). Grey: where an exact posterior stays with 95 % at each c."
-            f"{scale}{missing}{several}",
+            f"{scale}{missing}{several}{left_out}",
             f"Calibration curves of {_names(summary.scored)} on {summary.title}, one panel for each of "
             f"{', '.join(p.name for p in chosen)}.",
         )
@@ -93,6 +95,7 @@ def _calibration(
 
 def rank_figure(summary: TaskSummary, looks: Mapping[str, Look], draws: int) -> Illustration | None:
     """Empirical distribution of the truth's rank minus the uniform one: shows a shift, which central intervals hide."""
+    left_out, summary = summary.left_out, summary.together
     order = {p.name: i for i, p in enumerate(summary.info.parameters)}
     chosen = [summary.info.parameters[order[name]] for name in summary.informed or summary.others[:4]]
     ranks = {c.key: _extra(c, "calibration_error/ranks") for c in summary.scored}
@@ -130,7 +133,8 @@ def rank_figure(summary: TaskSummary, looks: Mapping[str, Look], draws: int) -> 
             "Zero is exact. A curve that stays above zero says that the draws lie too high, below that they lie too "
             "low; an S that first rises says that they are too narrow, one that first falls that they are too wide. "
             "Grey: a curve of an exact posterior stays inside with 95 % (Kolmogorov)."
-            + (STRETCHED if stretched else ""),
+            + (STRETCHED if stretched else "")
+            + left_out,
             f"Rank curves of {_names(summary.scored)} on {summary.title}.",
         )
 

@@ -90,6 +90,8 @@ def _placed(found: Number | None, text: Callable[[float | None], str], scale: st
 def verdict_cell(contender: Contender, parameters: int) -> Cell:
     """What the gate says, and of which of so many parameters; what else was found stands behind it."""
     ranked = contender.ranked
+    if contender.role == "flawed":
+        return Cell(contender.trouble or "wrong on purpose", tone="muted")
     if ranked is None:
         return Cell(contender.trouble or "not ranked", tone="bad" if "failed" in contender.trouble else "muted")
     named = {
@@ -112,13 +114,17 @@ def skill_cell(contender: Contender) -> Cell:
 
 
 def place_cell(contender: Contender, rivals: Collection[str]) -> Cell:
-    """The place among the methods, with ``=`` where it is tied with one of its ``rivals``; or that it is an anchor."""
+    """The place among the methods, or that it is an anchor.
+
+    ``=`` stands after it where it is tied with one of its ``rivals``, ``?`` where it is not decided against one.
+    """
     ranked = contender.ranked
     if contender.role:
         return Cell("anchor")
     if ranked is None or ranked.place is None:
         return Cell(tone="muted")
-    return Cell(f"{ranked.place}{' =' if set(rivals) & set(ranked.tied_with) else ''}")
+    marks = (("=", ranked.tied_with), ("?", ranked.unresolved_with))
+    return Cell(" ".join([str(ranked.place), *(mark for mark, others in marks if set(rivals) & set(others))]))
 
 
 def method_cell(contender: Contender) -> Cell:

@@ -11,14 +11,17 @@ from typing import Literal
 
 from .. import registry
 from ..evaluation import Ranked
-from ..records import MethodSpec, Need, Row
+from ..records import MethodSpec, Need
 from ..running.results import JobResult, Results
+from .fits import by_metric, measurements_of
 
 INFORMED = 0.05
 """A parameter counts as informed by the data where the judge's CRPS skill for it is above this: its posterior is then
 on average at least 5 % sharper than its prior."""
 
-Role = Literal["", "reference", "anchor"]
+Role = Literal["", "reference", "anchor", "flawed"]
+"""What a method stands for in a report: nothing but itself; exact draws; what knows nothing; exact draws that were made
+wrong on purpose."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Contender:
         key: id of the method in this report.
         label: name to print.
         budget: simulations it learned from; 0 for an anchor.
-        role: ``"reference"`` for exact draws, ``"anchor"`` for one that spends nothing and knows nothing, else empty.
+        role: ``"reference"`` for exact draws, ``"anchor"`` for one that spends nothing and knows nothing, ``"flawed"``
+            for a control, exact draws with a defect; else empty.
         jobs: its jobs, the failed and skipped ones too.
         scores: metric -> number.
         position: its place in the suite, by which figures that show several groups of methods are ordered.
@@ -79,6 +83,11 @@ class Contender:
     def done(self) -> tuple[JobResult, ...]:
         """The jobs that succeeded."""
         return tuple(job for job in self.jobs if job.status == "ok")
+
+    @property
+    def measurements(self) -> int | None:
+        """Test measurements on which it was scored; ``None`` where no artefact tells."""
+        return measurements_of(self.done)
 
     @property
     def trouble(self) -> str:
@@ -115,8 +124,9 @@ def method_key(results: Results, job: JobResult) -> str:
 def anchor_roles(results: Results) -> dict[str, Role]:
     """The role of each method. An anchor does not train: its outcome depends on no simulations.
 
-    The plug-in itself says whether it stands for exact draws; with options it is a control, and no reference any more.
-    Where it is not installed, the anchor with skill is taken for the reference.
+    The plug-in itself says whether it draws from the exact posterior. The one that does and is called ``reference`` is
+    the reference; all others, and one with options, are controls. Where a plug-in is not installed, an anchor with
+    options is taken for a control, and one with skill for the reference.
     """
     roles: dict[str, Role] = {}
     for key in results.labels:
@@ -124,14 +134,16 @@ def anchor_roles(results: Results) -> dict[str, Role]:
         if not jobs or any(job.rows[0].budget or job.rows[0].calls for job in jobs):
             roles[key] = ""
             continue
+        row = jobs[0].rows[0]
         try:
-            spec: MethodSpec = registry.load("methods", jobs[0].rows[0].method).spec
+            spec: MethodSpec = registry.load("methods", row.method).spec
             exact, trains = Need.REFERENCE in spec.needs, spec.trains
+            plain = row.method == "reference" and not row.options
         except registry.PluginError:
             skill = numbers([job for job in jobs if job.status == "ok"]).get("energy_skill")
-            exact, trains = skill is not None and skill.value > INFORMED, False
-        plain = not jobs[0].rows[0].options
-        roles[key] = "" if trains else "reference" if exact and plain else "anchor"
+            plain = not row.options
+            exact, trains = not plain or (skill is not None and skill.value > INFORMED), False
+        roles[key] = "" if trains else "anchor" if not exact else "reference" if plain else "flawed"
     return roles
 
 
@@ -142,8 +154,7 @@ def root_mean_square(contender: Contender, metric: str, parameters: Sequence[str
     wider than need be.
     """
     found: list[tuple[float, float | None, float | None]] = []
-    for job in contender.done:
-        rows = by_metric(job)
+    for rows in map(by_metric, contender.done):
         chosen = [rows[name] for p in parameters if (name := f"{metric}/{p}") in rows]
         value = _quadratic([row.value for row in chosen])
         if value is None or len(chosen) < len(parameters):
@@ -167,11 +178,6 @@ def worst(contender: Contender, metric: str, parameters: Sequence[str]) -> tuple
     known = [(name, contender.score(f"{metric}/{name}")) for name in parameters]
     ranked = [(name, number) for name, number in known if number is not None]
     return max(ranked, key=lambda pair: pair[1].value) if ranked else None
-
-
-def by_metric(job: JobResult) -> dict[str, Row]:
-    """The rows over the whole test set, by metric."""
-    return {row.metric: row for row in job.rows if row.metric is not None and row.observation is None}
 
 
 def numbers(jobs: Sequence[JobResult]) -> dict[str, Number]:

@@ -146,7 +146,7 @@ def to_csv(results: Results, summaries: Iterable[TaskSummary]) -> str:
     )  # fmt: skip
     rows: list[tuple[object, ...]] = []
     for summary in summaries:
-        for c in summary.contenders:
+        for c in (*summary.contenders, *summary.controls):
             counts = [sum(job.status == status for job in c.jobs) for status in ("failed", "skipped")]
             place = c.ranked.place if c.ranked is not None and not c.role else None
             options = options_text(c.jobs[0].rows[0].options)

@@ -48,6 +48,7 @@ def skill_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustratio
 
 def coverage_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustration | None:
     """Signed coverage of each method for each parameter: red is over-confident, blue under-confident."""
+    left_out, summary = summary.left_out, summary.together
     shown = _reference_first(summary)
     values = 100 * _values(shown, summary.names, "coverage_bias")
     if not np.isfinite(values).any():
@@ -73,7 +74,8 @@ def coverage_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustra
             "minus the confidence. Red, below zero: intervals too narrow (over-confident). Blue, above: too wide "
             f"(under-confident). Framed: outside of what an exact posterior keeps to in all parameters at once with "
             f"99 % (about ± {number(width, 1)}), by which the gate decides. Colours end at ± {number(top, 1)}. "
-            "Informed parameters stand left of the line; the curves behind these means are in the figures below.",
+            "Informed parameters stand left of the line; the curves behind these means are in the figures below."
+            f"{left_out}",
             f"Table of signed coverage by method and parameter on {summary.title}.",
         )
 

@@ -8,15 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from .contenders import Contender, Number, by_metric
+from .contenders import Contender, Number
 from .drawing import Illustration, finish, group_panels, legend_above, method_groups, plain, sheet
+from .fits import by_metric
 from .style import BAND_COLOUR, Look
 from .summary import TaskSummary
 
 
 def learning_figure(summaries: Sequence[TaskSummary], looks: Mapping[str, Look]) -> Illustration | None:
     """Energy skill and calibration against budget, for the summaries of one task; ``None`` for a single budget."""
-    summaries = [s for s in summaries if any(c.done for c in s.competitors)]
+    left_out = next((s.left_out for s in reversed(summaries) if s.left_out), "")
+    summaries = [s.together for s in summaries if any(c.done for c in s.together.competitors)]
     if len(summaries) < 2:
         return None
     most = summaries[-1]
@@ -63,7 +65,7 @@ def learning_figure(summaries: Sequence[TaskSummary], looks: Mapping[str, Look])
             "gate. Horizontal lines are the anchors, whose posteriors need no simulations here; grey is where an exact "
             "posterior scores with 95 %. The worst calibration error is that of the parameter in which a method does "
             "worst, so that even an exact posterior has a larger one than for a single parameter. Methods are moved "
-            "a little apart sideways.",
+            f"a little apart sideways.{left_out}",
             f"Energy skill and calibration error against the number of simulations on {most.info.name}, methods in "
             f"{len(groups)} columns.",
         )
@@ -102,7 +104,7 @@ def _panel(
             c = own[0]
             x, y, ranked = s.budget * aside, factor * found.value, c.ranked
             line.append((x, y))
-            fits = [by_metric(job).get(metric) for job in c.done] if len(c.done) > 1 else []
+            fits = [by_metric(job).get(metric) for job in c.done] if found.fits > 1 else []
             values = [factor * row.value for row in fits if row is not None and row.value is not None]
             axes.plot([x] * len(values), values, ".", color=look.colour, markersize=3.5, alpha=0.6)
             if metric == "energy_skill" and ranked is not None:
@@ -122,8 +124,7 @@ def _panel(
 def _largest(c: Contender, summary: TaskSummary) -> Number | None:
     """The largest calibration error of any parameter: the mean over fits of each fit's."""
     fits = []
-    for job in c.done:
-        rows = by_metric(job)
+    for rows in map(by_metric, c.done):
         found = [rows[name].value for p in summary.names if (name := f"calibration_error/{p}") in rows]
         if known := [value for value in found if value is not None]:
             fits.append(max(known))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..evaluation import Ranked
+from ..evaluation.ranking import difference_on_common
 from .contenders import INFORMED, Contender
+from .fits import score_matrix
 from .style import first_few, interval, number, some_of
 from .summary import MARGIN, TaskSummary
 
@@ -46,8 +48,8 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Ties",
-        f"Two methods tie where the 95 % interval of their paired difference of skill lies within {MARGIN:g}. Where it "
-        "holds zero and is wider than that, nothing is decided.",
+        f"Two methods tie where the 95 % interval of their paired difference of skill lies within {MARGIN:g}. One is "
+        f"better where the interval lies wholly beyond {MARGIN:g}. In between nothing is decided, and none is named.",
     ),
     (
         "Informed parameters",
@@ -72,19 +74,20 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "Intervals",
-        "95 %, from the variance over the test set and, with several fits, over fits. With one fit they say nothing of "
-        "another fit.",
+        "95 %, from the variance over the test set and, with several fits, over fits, which the table of fits tells "
+        "apart. With one fit they say nothing of another fit.",
     ),
 )
 
 
 def verdict(summary: TaskSummary) -> Verdict:
     """The outcome of a task in a few sentences."""
-    ranked = [c for c in summary.competitors if c.ranked is not None]
+    judged = [c for c in summary.competitors if c.ranked is not None]
+    ranked = [c for c in judged if _rank(c).place is not None]
     passed = [c for c in ranked if _rank(c).passes]
     return Verdict(
         trusted=_trusted(summary, passed, bool(ranked)),
-        distrusted=_distrusted([c for c in ranked if not _rank(c).passes], len(summary.info.parameters)),
+        distrusted=_distrusted([c for c in judged if not _rank(c).passes], len(summary.info.parameters)),
         undecided=_undecided(summary, passed),
         doubt=_doubt(summary),
     )
@@ -95,42 +98,54 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
         if not any_ranked:
             return "No method has scores that could be ranked."
         return "No method passes the gate: each is over-confident in at least one parameter, and none can be trusted."
-    best = passed[0]
+    best, parameters = passed[0], len(summary.info.parameters)
     mine = _rank(best)
-    text = (
-        f"{best.label} can be trusted: it is over-confident in no parameter and has the highest energy skill of those, "
-        f"{number(mine.skill)} ({interval(mine.low, mine.high)})"
-    )
-    flaws = _flaws(mine, len(summary.info.parameters))
-    if flaws:
-        text += f", though {flaws}"
-    text += _against_reference(summary, mine)
-    text += "."
-    tied = [c.label for c in passed[1:] if c.key in mine.tied_with]
-    if tied:
-        text += f" Tied with it: {first_few(tied)}."
-    behind = [c for c in passed[1:] if c.key not in mine.tied_with and c.key not in mine.unresolved_with]
     # a method that is wide enough in every parameter and still misleads: its draws are farther off than the prior's
-    useless = [c for c in behind if _rank(c).high < 0]
+    useless = [c for c in passed[1:] if _rank(c).high < 0]
+    known = [c for c in passed[1:] if c not in useless]
+    level = [c for c in known if c.key in (*mine.tied_with, *mine.unresolved_with)]
+    behind = [c for c in known if c not in level]
+    measured = f"{number(mine.skill)} ({interval(mine.low, mine.high)})"
+    flaws = _flaws(mine, parameters)
+    flawed = f", though {flaws}" if flaws else ""
+    if level:
+        rest = first_few([f"{c.label} ({_skill_and_flaws(c, parameters)})" for c in level])
+        text = (
+            f"{best.label} can be trusted, over-confident in no parameter, with an energy skill of {measured}{flawed}"
+            f"{_against_reference(summary, mine)}. So can {rest}; none of these is known to have more skill than "
+            f"{best.label} or less by more than {MARGIN:g}, and no best one is named."
+        )
+    else:
+        claim = "has the highest energy skill of those" if behind or useless else "has an energy skill of"
+        comma = ", " if behind or useless else " "
+        text = (
+            f"{best.label} can be trusted: it is over-confident in no parameter and {claim}{comma}{measured}{flawed}"
+            f"{_against_reference(summary, mine)}."
+        )
+    tied = [c.label for c in level if c.key in mine.tied_with]
+    if tied:
+        text += f" Tied with {best.label}: {first_few(tied)}."
     for some, claim in (
-        ([c for c in behind if c not in useless], "To be trusted as well, with less skill"),
+        (behind, "To be trusted as well, with less skill"),
         (useless, "Over-confident in no parameter, yet worse than the prior"),
     ):
         if some:
-            names = first_few([f"{c.label} ({_skill_and_flaws(c, len(summary.info.parameters))})" for c in some])
+            names = first_few([f"{c.label} ({_skill_and_flaws(c, parameters)})" for c in some])
             text += f" {claim}: {names}."
     return text
 
 
 def _against_reference(summary: TaskSummary, mine: Ranked) -> str:
     reference = summary.reference
-    if reference is None or reference.ranked is None:
+    if reference is None or reference.ranked is None or reference.ranked.measurements != mine.measurements:
         return ""
     exact = reference.ranked.skill
     if reference.key in mine.tied_with:
         return f"; the exact posterior has {number(exact)}, the same within {MARGIN:g}"
     if reference.key in mine.unresolved_with:
-        return f"; the exact posterior has {number(exact)}, from which these measurements do not tell it apart"
+        return (
+            f"; the exact posterior has {number(exact)}, and whether they differ by more than {MARGIN:g} is not decided"
+        )
     side = "more" if exact > mine.skill else "less"
     return f"; the exact posterior has {number(exact)}, {number(abs(exact - mine.skill))} {side}"
 
@@ -160,6 +175,9 @@ def _undecided(summary: TaskSummary, passed: list[Contender]) -> str:
         rivals = [c.label for c in passed[1:] if c.key in _rank(passed[0]).unresolved_with]
         if rivals:
             open_points.append(f"whether {passed[0].label} or {first_few(rivals, last=' or ')} has more skill")
+    if summary.apart:
+        names = first_few([c.label for c in summary.apart])
+        open_points.append(f"where {names} would stand on all {summary.measurements:,} measurements")
     if summary.fits <= 1:
         open_points.append("whether another fit of the same methods would rank alike (one fit each)")
     if summary.reference is None:
@@ -175,7 +193,6 @@ def _undecided(summary: TaskSummary, passed: list[Contender]) -> str:
 
 def _doubt(summary: TaskSummary) -> str:
     wrong = [c for c in summary.anchors if c.ranked is not None and c.ranked.reason != "calibrated"]
-    wrong = [c for c in wrong if not any(job.rows[0].options for job in c.jobs)]  # with options it is wrong on purpose
     if not wrong:
         return ""
     named = first_few([f"{c.label} is called {_rank(c).reason}" for c in wrong], "; ", "; ")
@@ -183,6 +200,29 @@ def _doubt(summary: TaskSummary) -> str:
         f"Beware: {named}. An exact anchor meets this by chance about once in fifty times; else the anchor, and with "
         "it every verdict on this task, is in doubt."
     )
+
+
+def apart_text(summary: TaskSummary) -> list[str]:
+    """On each method that was scored on fewer measurements: what can be compared, on those that are common."""
+    placed = [c for c in summary.competitors if c.ranked is not None and c.ranked.place is not None]
+    best = score_matrix(placed[0].done, "energy_score") if placed else None
+    found = []
+    for c in summary.apart:
+        text = (
+            f"{c.label} was scored on the first {c.measurements:,} of {summary.measurements:,} measurements alone: it "
+            "has no place, and none of its numbers compares with those of the others."
+        )
+        # a skill is in units of the prior's score on all measurements of its own; the score itself has no such unit
+        own = score_matrix(c.done, "energy_score")
+        if own is not None and best is not None:
+            fits = min(len(own), len(best))
+            gap = difference_on_common(own[:fits], best[:fits])
+            text += (
+                f" On these its energy score (in prior sd, low is good) less that of {placed[0].label} is "
+                f"{number(gap.mean)} ({interval(gap.low, gap.high)}, paired)."
+            )
+        found.append(text)
+    return found
 
 
 def _rank(contender: Contender) -> Ranked:

@@ -11,8 +11,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..running.results import Results
 from ..runtime import write_text
+from .across import Across, across_tasks
 from .calibration_figures import calibration_figures, rank_figure
 from .contenders import anchor_roles, method_key, options_text, short_labels
+from .control_tables import control_tables
 from .cost_figures import cost_figure, training_figure
 from .drawing import Illustration
 from .formats import escape_markdown, table_to_csv, to_csv, to_latex, to_markdown
@@ -24,6 +26,8 @@ from .picture_figures import picture_figure
 from .posterior_figures import joint_figure, marginal_figure
 from .published import published_table
 from .remarks import remarks_html, remarks_markdown
+from .score_tables import DEFINITIONS as SCORE_DEFINITIONS
+from .score_tables import score_table
 from .settings import compares_settings, settings_table
 from .style import Look, looks
 from .summary import TaskSummary, summarise
@@ -44,7 +48,10 @@ LISTED = 30
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """What the page says of one task at one budget. ``beside`` are further tables that are shown at once."""
+    """What the page says of one task at one budget.
+
+    ``beside`` are further tables that are shown at once, ``controls`` those of what each score flags.
+    """
 
     summary: TaskSummary
     verdict: Verdict
@@ -52,6 +59,7 @@ class Section:
     beside: tuple[Table, ...]
     parameters: tuple[Table, ...]
     figures: tuple[Illustration, ...]
+    controls: tuple[Table, ...] = ()
 
 
 def write_report(results: Results, folder: Path) -> Path:
@@ -70,10 +78,11 @@ def write_report(results: Results, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for section in sections:
         _write_table(folder, section.table)
-        for table in (*section.beside, *section.parameters):
+        for table in (*section.beside, *section.parameters, *section.controls):
             _write_table(folder, table)
     settings = settings_table(results, summaries)
-    for table in (settings, cost_table(results), jobs_table(results)):
+    across = across_tasks(summaries)
+    for table in (settings, cost_table(results), jobs_table(results), *(across.tables if across else ())):
         _write_table(folder, table)
     _write_table(folder, trouble_table(results))
     write_text(folder / "tables" / "numbers.csv", to_csv(results, summaries))
@@ -83,9 +92,9 @@ def write_report(results: Results, folder: Path) -> Path:
         if figure.light:
             (folder / "figures" / f"{figure.name}.svg").write_bytes(figure.svg)
         (folder / "figures" / f"{figure.name}.png").write_bytes(figure.png)
-    write_text(folder / "README.md", _readme(results, sections, overview, settings))
+    write_text(folder / "README.md", _readme(results, sections, overview, settings, across))
     path = folder / "index.html"
-    write_text(path, _html(results, sections, overview, settings, look))
+    write_text(path, _html(results, sections, overview, settings, look, across))
     return path
 
 
@@ -93,7 +102,7 @@ def report_looks(results: Results) -> dict[str, Look]:
     """Colour, line and marker of each method, the same in every figure and table of a report."""
     roles = anchor_roles(results)
     exact, others = ({key for key, role in roles.items() if role == wanted} for wanted in ("reference", "anchor"))
-    return looks(results.labels, exact, others)
+    return looks([key for key, role in roles.items() if role != "flawed"], exact, others)
 
 
 def _sections(results: Results, look: Mapping[str, Look]) -> tuple[Section, ...]:
@@ -117,7 +126,7 @@ def _section(
     legible = len(summary.scored) <= LEGIBLE
     figures = [skill_figure(summary, look), coverage_figure(summary, look)]
     figures += calibration_figures(summary, look) if legible else []
-    beside = [fits_table(summary)]
+    beside = [score_table(summary), fits_table(summary)]
     if budgets and legible:
         figures += [
             rank_figure(summary, look, results.draws),
@@ -138,6 +147,7 @@ def _section(
         beside=tuple(table for table in beside if table is not None),
         parameters=parameter_tables(summary),
         figures=tuple(figure for figure in figures if figure is not None),
+        controls=control_tables(summary) if budgets else (),
     )
 
 
@@ -161,6 +171,7 @@ def _html(
     overview: Illustration | None,
     settings: Table,
     look: Mapping[str, Look],
+    across: Across | None,
 ) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, auto_reload=False
@@ -176,7 +187,8 @@ def _html(
         settings_first=compares_settings(results),
         trouble=trouble_table(results),
         jobs=[(job, results.labels[method_key(results, job)]) for job in results.jobs],
-        definitions=DEFINITIONS,
+        definitions=DEFINITIONS + SCORE_DEFINITIONS,
+        across=across,
         looks=look,
         remarks=remarks_html(results.remarks),
         runs=_runs,
@@ -189,12 +201,22 @@ def _runs(table: Table) -> list[tuple[str, int]]:
     return [(group, len(list(columns))) for group, columns in groupby(table.columns, key=lambda c: c.group)]
 
 
-def _readme(results: Results, sections: tuple[Section, ...], overview: Illustration | None, settings: Table) -> str:
-    return "\n".join(_readme_lines(results, sections, overview, settings)) + "\n"
+def _readme(
+    results: Results,
+    sections: tuple[Section, ...],
+    overview: Illustration | None,
+    settings: Table,
+    across: Across | None,
+) -> str:
+    return "\n".join(_readme_lines(results, sections, overview, settings, across)) + "\n"
 
 
 def _readme_lines(
-    results: Results, sections: tuple[Section, ...], overview: Illustration | None, settings: Table
+    results: Results,
+    sections: tuple[Section, ...],
+    overview: Illustration | None,
+    settings: Table,
+    across: Across | None,
 ) -> Iterator[str]:
     yield f"# {escape_markdown(results.title)}\n"
     if results.description:
@@ -209,6 +231,10 @@ def _readme_lines(
     first = compares_settings(results)
     if first:
         yield from ("## Settings\n", *_markdown_table(settings))
+    if across is not None:
+        yield f"## Across tasks\n\n{escape_markdown(across.verdict)}\n"
+        for table in across.tables:
+            yield from _markdown_table(table)
     for section in sections:
         summary = section.summary
         yield f"## {escape_markdown(summary.title)}\n"
@@ -220,6 +246,10 @@ def _readme_lines(
         )
         if tables:
             yield f"By parameter: {tables}.\n"
+        if section.controls:
+            yield "### What each score flags\n"
+        for table in section.controls:
+            yield from _markdown_table(table)
         for figure in section.figures:
             yield from _markdown_figure(figure)
     if not first:
@@ -232,7 +262,7 @@ def _readme_lines(
     yield "## Failures\n"
     yield to_markdown(trouble) if trouble.lines else "Every job succeeded.\n"
     yield "## Definitions\n"
-    yield from (f"- **{term}.** {escape_markdown(meaning)}" for term, meaning in DEFINITIONS)
+    yield from (f"- **{term}.** {escape_markdown(meaning)}" for term, meaning in DEFINITIONS + SCORE_DEFINITIONS)
     yield f"\n## Reproduce\n\n    {' '.join(results.command.split())}\n"
     if len(results.jobs) > LISTED:
         yield f"The commands that show each of {len(results.jobs)} jobs and make it again: [jobs](tables/jobs.md)."

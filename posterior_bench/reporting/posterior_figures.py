@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from matplotlib.artist import Artist
@@ -233,10 +234,11 @@ def _focus(all_axes: Sequence[Axes], samples: Sequence[Tensor]) -> None:
 
 
 def first_draws(summary: TaskSummary) -> dict[str, Artefact]:
-    """The artefact of each method's first fit that left draws."""
-    found = {}
-    for c in summary.scored:
-        artefact = c.done[0].artefact
-        if artefact is not None and artefact.draws.numel():
-            found[c.key] = artefact
-    return found
+    """The artefact of each method's first fit that left draws, of as many measurements as are shown of the others."""
+    found = {c.key: c.done[0].artefact for c in summary.scored}
+    left = {key: a for key, a in found.items() if a is not None and a.draws.numel()}
+    needed = min(MEASUREMENTS, max((a.draws.shape[1] for a in left.values()), default=0))
+    left = {key: a for key, a in left.items() if a.draws.shape[1] >= needed}
+    shared = min((a.draws.shape[1] for a in left.values()), default=0)
+    cut = slice(0, shared)
+    return {key: replace(a, draws=a.draws[:, cut], truth=a.truth[cut], y=a.y[cut]) for key, a in left.items()}

@@ -26,6 +26,8 @@ def published_table(published: PublishedTable, summary: TaskSummary, index: int 
     """
     ours = {c.key: c for c in summary.scored}
     trouble = {c.key: c.trouble for c in summary.contenders}
+    for c in summary.apart:
+        trouble[c.key] = ", ".join(filter(None, (trouble[c.key], f"ours: T = {c.measurements:,}")))
     columns = [Column("Method", numeric=False)]
     cells = [[Cell(label, trouble.get(key or "", ""))] for label, key, _ in published.rows]
     foot = [Cell("Kendall's tau")]

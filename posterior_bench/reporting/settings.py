@@ -27,7 +27,7 @@ def settings_table(results: Results, summaries: Sequence[TaskSummary]) -> Table:
         columns += [Column(summary.title, "energy skill") for summary in summaries]
     lines = []
     for key, label in results.labels.items():
-        own = [next((c for c in summary.contenders if c.key == key), None) for summary in summaries]
+        own = [next((c for c in (*s.contenders, *s.controls) if c.key == key), None) for s in summaries]
         if not any(own):
             continue
         cells = [Cell(label), Cell(_options(results, key))]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from ..evaluation import Entry, Ranked, mean_interval, rank
+from ..evaluation.ranking import common_measurements
 from ..records import Score
 from ..running.results import Results, TaskInfo
-from .contenders import INFORMED, Contender, anchor_roles, by_metric, method_key, numbers, root_mean_square
+from .contenders import INFORMED, Contender, anchor_roles, method_key, numbers, root_mean_square
+from .fits import by_metric, score_matrix
+from .style import first_few
 
 MARGIN = 0.01
 """Differences of energy skill inside this margin count as none."""
@@ -34,6 +35,8 @@ class TaskSummary:
         judge: label of the method by which they were told apart, empty where there was none.
         fits: the largest number of fits of a method.
         compared: fits of each method that its comparisons pair: fewer, where some of another method are missing.
+        controls: exact posteriors with a defect, which compete for nothing and stand in no figure.
+        measurements: test measurements on which methods are compared; 0 where that is not known.
     """
 
     info: TaskInfo
@@ -45,6 +48,8 @@ class TaskSummary:
     judge: str
     fits: int
     compared: int = 0
+    controls: tuple[Contender, ...] = ()
+    measurements: int = 0
 
     @property
     def name(self) -> str:
@@ -77,6 +82,23 @@ class TaskSummary:
         return next((c for c in self.contenders if c.role == "reference" and c.done), None)
 
     @property
+    def apart(self) -> tuple[Contender, ...]:
+        """Those that were scored on fewer measurements than the others: they have no place."""
+        return tuple(c for c in self.contenders if c.done and (c.measurements or self.measurements) < self.measurements)
+
+    @property
+    def together(self) -> TaskSummary:
+        """The same without those: for figures in which a curve or a band belongs to one number of measurements."""
+        apart = {c.key for c in self.apart}
+        return replace(self, contenders=tuple(c for c in self.contenders if c.key not in apart)) if apart else self
+
+    @property
+    def left_out(self) -> str:
+        """What a caption says of those that stand apart, with a space before it; empty where there are none."""
+        names = first_few([c.label for c in self.apart])
+        return f" Not drawn, since scored on fewer measurements: {names}." if names else ""
+
+    @property
     def scored(self) -> tuple[Contender, ...]:
         """All contenders with at least one fit that succeeded."""
         return tuple(c for c in self.contenders if c.done)
@@ -102,13 +124,19 @@ def summarise(results: Results) -> tuple[TaskSummary, ...]:
                     contenders.append(
                         Contender(key, label, own[0].rows[0].budget, roles[key], own, scores, position=position)
                     )
-            found.append(_summary(info, budget, len(budgets), contenders))
+            controls = tuple(c for c in contenders if c.role == "flawed")
+            others = [c for c in contenders if c.role != "flawed"]
+            found.append(replace(_summary(info, budget, len(budgets), others), controls=controls))
     return tuple(found)
 
 
 def _summary(info: TaskInfo, budget: int, budgets: int, contenders: list[Contender]) -> TaskSummary:
     entries = [entry for c in contenders if (entry := _entry(c, info)) is not None]
-    paired = _paired(entries, {c.key: tuple(job.rows[0].repetition for job in c.done) for c in contenders})
+    most = common_measurements(entries)
+    contenders = [_with_own_size(c, most) for c in contenders]
+    repetitions = {c.key: tuple(job.rows[0].repetition for job in c.done) for c in contenders}
+    alike = _paired([entry for entry in entries if entry.skill.shape[1] >= most], repetitions)
+    paired = alike + [entry for entry in entries if entry.skill.shape[1] < most]
     whole = {entry.method: entry for entry in entries}
     ranked = {r.method: _of_all_fits(r, whole[r.method]) for r in rank(paired, MARGIN)}
     placed = [replace(c, ranked=ranked.get(c.key)) for c in contenders]
@@ -127,8 +155,18 @@ def _summary(info: TaskInfo, budget: int, budgets: int, contenders: list[Contend
         others=tuple(name for name in skills if name not in known),
         judge=judge.label if judge else "",
         fits=max((len(c.jobs) for c in placed), default=0),
-        compared=max((len(entry.skill) for entry in paired), default=0),
+        compared=max((len(entry.skill) for entry in alike), default=0),
+        measurements=most,
     )
+
+
+def _with_own_size(contender: Contender, most: int) -> Contender:
+    """The contender, its label saying on how many measurements it was scored where those are fewer than ``most``."""
+    own = contender.measurements
+    if own is None or own >= most:
+        return contender
+    each = ", one fit each" if any(job.one_fit_each for job in contender.done) else ""
+    return replace(contender, label=f"{contender.label} (T = {own:,}{each})")
 
 
 def _judge(contenders: Sequence[Contender]) -> Contender | None:
@@ -136,17 +174,13 @@ def _judge(contenders: Sequence[Contender]) -> Contender | None:
     for c in contenders:
         if c.role == "reference" and c.done:
             return c
-    passed = [c for c in contenders if not c.role and c.ranked is not None and c.ranked.passes]
+    passed = [c for c in contenders if not c.role and c.ranked is not None and c.ranked.passes and c.ranked.place]
     return passed[0] if passed else None
 
 
 def _entry(contender: Contender, info: TaskInfo) -> Entry | None:
     """What the ranking needs; ``None`` where a fit lacks the skill of each measurement or the edges of the gate."""
-    skill = [
-        job.artefact.per_measurement["energy_skill"]
-        for job in contender.done
-        if job.artefact is not None and "energy_skill" in job.artefact.per_measurement
-    ]
+    skill = score_matrix(contender.done)
     fits = [by_metric(job) for job in contender.done]
 
     def scores(metric: str) -> tuple[Score, ...]:
@@ -158,12 +192,9 @@ def _entry(contender: Contender, info: TaskInfo) -> Entry | None:
         )
 
     coverage = scores("coverage_bias")
-    if not fits or len(skill) < len(fits) or len(coverage) < len(fits) * len(info.parameters):
+    if skill is None or len(coverage) < len(fits) * len(info.parameters):
         return None
-    scored = torch.stack(skill)
-    if not torch.isfinite(scored).all():
-        return None
-    return Entry(contender.key, coverage, scored, scores("rank_bias"), bool(contender.role))
+    return Entry(contender.key, coverage, skill, scores("rank_bias"), bool(contender.role))
 
 
 def _with_informed(contender: Contender, informed: tuple[str, ...]) -> Contender:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from ..evaluation import mean_interval
 from ..running.results import JobResult, Results
 from .cells import (
@@ -24,6 +22,8 @@ from .cells import (
     verdict_cell,
 )
 from .contenders import INFORMED, Contender, Number, method_key, worst
+from .fits import score_matrix
+from .narrative import apart_text
 from .style import MISSING, first_few, interval, number, percent, significant
 from .summary import INFORMED_MAP_ERROR, MARGIN, TaskSummary
 
@@ -203,30 +203,32 @@ def fits_table(summary: TaskSummary) -> Table | None:
         Column("Fits", METHOD, "succeeded"),
         Column("mean", "energy skill"),
         Column("sd of fit", "energy skill"),
-        Column("sd of test set", "energy skill"),
+        Column("std. error", "energy skill", "of the test set"),
         Column("95 % interval", "energy skill", "both"),
         Column("fits from", "energy skill", "to"),
     ]
-    for _, head, unit, _ in metrics:
+    found = {metric: [c.score(metric) for c in summary.contenders] for metric, *_ in metrics}
+    with_error = {metric for metric, own in found.items() if any(one and one.std_error is not None for one in own)}
+    for metric, head, unit, _ in metrics:
         columns += [Column("mean", head, unit), Column("sd over fits", head, unit)]
+        columns += [Column("std. error", head, "of the test set")] if metric in with_error else []
     lines = []
     for c in summary.contenders:
         cells = [Cell(c.label), Cell(f"{len(c.done)} of {len(c.jobs)}", tone="bad" if c.trouble else "")]
         cells += _skill_parts(c)
         for metric, _, _, factor in metrics:
-            found = c.score(metric)
-            spread = found.spread if found is not None else None
+            one = c.score(metric)
+            values = [one.value, one.spread, one.std_error] if one is not None else [None] * 3
             digits = 2 if factor > 1 else 3
-            cells += [
-                Cell(number(factor * found.value, digits)) if found else Cell(tone="muted"),
-                Cell(number(factor * spread, digits)) if spread is not None else Cell(tone="muted"),
-            ]
+            texts = ["" if value is None else number(factor * value, digits) for value in values]
+            cells += [Cell(text) if text else Cell(tone="muted") for text in texts[: 3 if metric in with_error else 2]]
         lines.append(Line(tuple(cells), bool(c.role), c.key))
     notes = (
         "Two sources of uncertainty, apart: the sd that the choice of a fit (its simulations and its start) gives the "
         "skill of one fit, and the standard error that the choice of test measurements gives the mean, from two-way "
         "random effects; 0 where the fits differ by no more than chance. The interval holds both. For the other "
-        "scores the standard deviation over fits. A method with one fit that succeeded says nothing of another.",
+        "scores the standard deviation over fits and, where a score has one, the standard error of a single fit's. A "
+        "method with one fit that succeeded says nothing of another.",
     )
     caption = f"{summary.title}: what is due to the fit and what to the test set"
     return Table(f"{summary.name}-fits", caption, tuple(columns), tuple(lines), notes)
@@ -234,12 +236,11 @@ def fits_table(summary: TaskSummary) -> Table | None:
 
 def _skill_parts(c: Contender) -> list[Cell]:
     """Mean, sd of the fit, sd of the test set, interval and range over fits of the energy skill."""
-    artefacts = [job.artefact for job in c.done if job.artefact is not None]
-    scores = [a.per_measurement["energy_skill"] for a in artefacts if "energy_skill" in a.per_measurement]
-    if not scores or not all(bool(score.isfinite().all()) for score in scores):
+    scores = score_matrix(c.done)
+    if scores is None:
         return [_plain(c.score("energy_skill")), *[Cell(tone="muted")] * 4]
-    found = mean_interval(torch.stack(scores))
-    ends = [float(score.double().mean()) for score in scores]
+    found = mean_interval(scores)
+    ends = scores.double().mean(1).tolist()
     return [
         Cell(number(found.mean)),
         Cell(number(found.sd_fit, 4), tone="" if found.sd_fit is not None else "muted"),
@@ -358,8 +359,10 @@ def _notes(summary: TaskSummary, results: Results) -> tuple[str, ...]:
     notes.append(
         "The null band beside a value is where an exact posterior would score with 95 %; what lies outside on the bad "
         "side is marked (so is one exact posterior in forty; bands of MAP error and skill are those of what a method's "
-        f"own draws claim). '=' after a place marks a tie: a paired difference of skill inside {MARGIN:g}."
+        f"own draws claim). '=' after a place marks a tie: a paired difference of skill inside {MARGIN:g}; '?' that "
+        f"the interval of a difference reaches across {MARGIN:g}, so that the order of the two is not decided."
     )
+    notes += apart_text(summary)
     troubled = [f"{c.label}: {c.trouble}" for c in summary.contenders if c.trouble]
     if troubled:
         notes.append(f"Means are over the fits that succeeded. {first_few(troubled, '; ', '; ')}.")

@@ -27,7 +27,7 @@ def trials_figure(summaries: Sequence[TaskSummary], looks: Mapping[str, Look]) -
     """Energy skill against seconds to fit, one panel a method and task, each with scales of its own."""
     groups: dict[tuple[str, str], list[Contender]] = {}
     best = {
-        s.name: max((c.ranked.skill for c in s.competitors if c.ranked and c.ranked.passes), default=math.nan)
+        s.name: max((c.ranked.skill for c in s.together.competitors if c.ranked and c.ranked.passes), default=math.nan)
         for s in summaries
     }
     for summary in summaries:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from .. import registry
 from ..contracts import Simulator
-from .plan import CHUNK, Job, plan
+from .job import CHUNK, Job
+from .observations import joined
+from .plan import plan
 from .results import JobResult, PublishedTable, Results, TaskInfo
 from .store import Store
 from .suite import PublishedEntry, Suite
@@ -72,24 +74,24 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
     jobs = plan(suite, only)
     results, tasks, labels, environments = [], {}, {}, []
     simulated: dict[str, tuple[int, int]] = {}
-    for job in jobs:
-        rows = store.read_rows(job)
-        if rows is None:
+    for cell in _cells(jobs):
+        job = cell[0]
+        found = [_result(one, store, command) for one in cell]
+        if not any(found):
             continue
-        done = rows[0].status == "ok"
-        cost = store.read_cost(job) if done else None
-        only_this = f"{command} --only {shlex.quote(job.id)}"
-        artefact = store.read_artefact(job) if done else None
-        latent = store.read_latent(job) if done else (None, "")
-        results.append(JobResult(job.id, rows, only_this, artefact, cost, job.label, *latent))
-        if cost is not None:
-            environments.append(cost.versions)
+        together = f"{command} --only {shlex.quote(job.group)}"
+        result = found[0] if job.observation is None else joined(cell, found, together)
+        if result is None:
+            continue
+        results.append(result)
+        if result.cost is not None:
+            environments.append(result.cost.versions)
         labels[job.label] = _label(job)
-        if done:
+        if result.status == "ok":
             spent, lost = simulated.get(job.task, (0, 0))
-            simulated[job.task] = spent + rows[0].calls, lost + rows[0].invalid
+            simulated[job.task] = spent + result.rows[0].calls, lost + result.rows[0].invalid
         if job.task not in tasks:
-            tasks[job.task] = _task(job)
+            tasks[job.task] = _task(job, store)
     return Results(
         suite=suite.name,
         title=suite.title or suite.name,
@@ -106,6 +108,32 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
         environment=environments[0] if environments else environment(),
         published=tuple(_published(entry) for entry in suite.published if entry.task in tasks),
         remarks=suite.remarks,
+    )
+
+
+def _cells(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs, those together that differ by their measurement alone."""
+    cells: dict[str, list[Job]] = {}
+    for job in jobs:
+        cells.setdefault(job.group, []).append(job)
+    return list(cells.values())
+
+
+def _result(job: Job, store: Store, command: str) -> JobResult | None:
+    """The outcome of a job, or ``None`` where it is not done."""
+    rows = store.read_rows(job)
+    if rows is None:
+        return None
+    done = rows[0].status == "ok"
+    return JobResult(
+        job.id,
+        rows,
+        f"{command} --only {shlex.quote(job.id)}",
+        store.read_artefact(job) if done else None,
+        store.read_cost(job) if done else None,
+        job.label,
+        *(store.read_latent(job) if done else (None, "")),
+        measurements=job.size,
     )
 
 
@@ -128,7 +156,7 @@ def _published(entry: PublishedEntry) -> PublishedTable:
     )
 
 
-def _task(job: Job) -> TaskInfo:
+def _task(job: Job, store: Store) -> TaskInfo:
     simulator: Simulator = registry.build("simulators", job.source, job.source_options)
     spec = simulator.spec
     return TaskInfo(
@@ -140,12 +168,13 @@ def _task(job: Job) -> TaskInfo:
         reference=spec.reference,
         parameters=spec.parameters,
         y_names=spec.y_names,
+        engine=store.read_engine_record(job),
     )
 
 
 def _alike(job: Job, row: dict) -> bool:
-    """Whether a row is of a job with the same budget, options and measurements."""
-    size = f"-{job.measurements}"
+    """Whether a row is of a job with the same budget, options and number of measurements."""
+    size = f"-{job.size}"
     return bool(row["budget"] == job.budget and row["options"] == dict(job.options) and row["test_set"].endswith(size))
 
 

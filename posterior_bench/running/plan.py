@@ -4,79 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from .. import registry
-from ..contracts import HasReference, Method, Metric, Simulator
+from ..contracts import HasLikelihood, HasReference, Method, Metric, Simulator
 from ..problem import unmet
-from ..records import SCHEMA, Task
+from ..records import SCHEMA, Need, Task
 from ..runtime import digest
+from .job import CHUNK, Job
 from .suite import MethodEntry, Suite, SuiteError, TaskEntry
 
-CHUNK = 2500
-"""Simulations a file. Part of their address: chunk i of a larger budget is chunk i of a smaller one."""
+__all__ = ["CHUNK", "Job", "address", "metrics", "plan"]
 
-
-@dataclass(frozen=True)
-class Job:
-    """One cell of a suite. Plain data, so that it can travel to another process.
-
-    ``fit`` is the address of the fitted state, ``id`` that of the rows; both are hashes of all that determines them:
-    names, versions, options, the source of the plug-ins, budget, repetition; and, for the rows, T, n and the metrics.
-    """
-
-    id: str
-    fit: str
-    suite: str
-    task: str
-    task_version: int
-    source: str
-    source_options: Mapping[str, Any]
-    reality: tuple[str, Mapping[str, Any]] | None
-    simulator: str
-    simulator_version: int
-    method_source: str
-    method: str
-    method_version: int
-    options: Mapping[str, Any]
-    label: str
-    budget: int
-    repetition: int
-    measurements: int
-    draws: int
-    reference_measurements: int
-    reference_draws: int
-    simulations: str
-    test_set: str
-    has_reference: bool
-    missing: tuple[str, ...]
-    timeout_seconds: float
-    seconds: float | None
-    milliseconds: float | None
-
-    @property
-    def cell(self) -> str:
-        """How a person names it."""
-        rest = f" budget {self.budget:,}" if self.budget else ""
-        return f"{self.task}/{self.label}{rest}" + (f" repetition {self.repetition}" if self.repetition else "")
-
-    @property
-    def chunks(self) -> int:
-        """Number of files that hold its simulations."""
-        return -(-self.budget // CHUNK)
-
-    def build_task(self) -> Task:
-        """The task, with its simulators built anew."""
-        simulator: Simulator = registry.build("simulators", self.source, self.source_options)
-        reality = None if self.reality is None else registry.build("simulators", *self.reality)
-        return Task(self.task, simulator, reality, self.task_version)
-
-    def build_method(self) -> Method:
-        """The method with its options."""
-        method: Method = registry.build("methods", self.method_source, self.options)
-        return method
+OBSERVATIONS = 10
+"""Measurements for which a method that is fitted for one of them is fitted, where its entry does not say: as many as
+the published benchmark has (Lueckmann et al. 2021, arXiv:2101.04964)."""
 
 
 def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
@@ -106,10 +51,11 @@ def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
             if method_entry.tasks is not None and task_name not in method_entry.tasks:
                 continue
             trains = method.spec.trains
+            observations = _observations(method_entry, method, label)
             for place, (budget, repetitions) in enumerate(suite.cells(task_entry) if trains else ((0, 1),)):
                 seconds = method_entry.seconds_at(task_name, place)
                 for repetition in range(min(repetitions, method_entry.repetitions or repetitions)):
-                    jobs.append(
+                    jobs += [
                         _job(
                             suite,
                             scored_by,
@@ -122,8 +68,10 @@ def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
                             budget,
                             repetition,
                             seconds,
+                            observation,
                         )
-                    )
+                        for observation in observations
+                    ]
     chosen = tuple(job for job in jobs if not only or any(_fits(job, pattern) for pattern in only))
     if not chosen:
         cells = sorted({f"{job.task}/{job.label}" for job in jobs})
@@ -159,6 +107,7 @@ def _job(
     budget: int,
     repetition: int,
     seconds: float | None,
+    observation: int | None,
 ) -> Job:
     where = address(simulator, task.simulator, task.options)
     process: Simulator = simulator
@@ -171,10 +120,18 @@ def _job(
     made_by = where if reality is None else address(process, *reality)
     test_set = digest("test", task_name, task_version, made_by, suite.measurements)[:16]
     how = address(method, entry.method, entry.options)
-    fit = digest("fit", SCHEMA, task_name, task_version, where, how, budget, repetition)[:16]
+    built = Task(task_name, simulator, process, task_version, task.unlabelled, task.labels)
+    fit = digest("fit", SCHEMA, task_name, task_version, where, how, budget, repetition, *_data(built, method, made_by))
+    fit = fit[:16]
     size = suite.measurements, suite.draws, suite.reference_measurements, suite.reference_draws
+    more = entry.measurements, suite.dense_measurements, suite.dense_draws
+    engine = _engine(task, process) if task.reference == "engine" else ""
+    job = digest("job", fit, test_set, scored_by, task.reference, engine, *size, *more)[:16]
+    if observation is not None:
+        fit = f"{digest('fit for one measurement', fit, test_set)[:16]}-{observation:04d}"
+        job = f"{job}-{observation:04d}"
     return Job(
-        id=digest("job", fit, test_set, scored_by, task.reference, *size)[:16],
+        id=job,
         fit=fit,
         suite=suite.name,
         task=task_name,
@@ -197,13 +154,55 @@ def _job(
         reference_draws=suite.reference_draws,
         simulations=simulations,
         test_set=test_set,
-        # exact draws of the simulator's posterior say nothing about measurements of another process
-        has_reference=task.reference and isinstance(process, HasReference) and reality is None,
-        missing=tuple(unmet(method.spec.needs, simulator)),
+        has_reference=bool(engine) or (bool(task.reference) and isinstance(process, HasReference)),
+        missing=tuple(unmet(method.spec.needs, built)),
         timeout_seconds=60 * suite.timeout_minutes,
         seconds=seconds,
         milliseconds=task.milliseconds,
+        first=entry.measurements,
+        dense_measurements=suite.dense_measurements,
+        dense_draws=suite.dense_draws,
+        observation=observation,
+        sequential=observation is not None and Need.SIMULATE in method.spec.needs,
+        engine=engine,
+        unlabelled=task.unlabelled,
+        labels=task.labels,
+        labelled=Need.LABELLED in method.spec.needs,
     )
+
+
+def _data(task: Task, method: Method, made_by: list[object]) -> Iterator[object]:
+    """What a fit depends on beside its simulations: the measurements of the reality that the method learns from."""
+    if Need.UNLABELLED in method.spec.needs:
+        yield ["unlabelled", made_by, task.unlabelled]
+    if Need.LABELLED in method.spec.needs:
+        yield ["labelled", made_by, task.labels]
+
+
+def _observations(entry: MethodEntry, method: Method, label: str) -> Sequence[int | None]:
+    """The measurements that get a job of their own; ``(None,)`` for one job on all of them."""
+    one_each = Need.OBSERVATION in method.spec.needs
+    wrong, right = ("measurements", "observations") if one_each else ("observations", "measurements")
+    if getattr(entry, wrong) is not None:
+        fitted = "for each measurement anew" if one_each else "once for all measurements"
+        raise SuiteError(f"methods: {label}: {wrong} was given and the method is fitted {fitted}; give {right} instead")
+    return range(entry.observations or OBSERVATIONS) if one_each else (None,)
+
+
+def _engine(task: TaskEntry, process: Simulator) -> str:
+    """The version of the reference engine: a hash of its source, as of a plug-in's.
+
+    Raises:
+        SuiteError: where the engine cannot work.
+    """
+    if task.reality is not None or not isinstance(process, HasLikelihood):
+        found = f"reality {task.reality.simulator!r}" if task.reality else f"{process.spec.name!r} has no likelihood"
+        raise SuiteError(
+            f'tasks: {task.name or task.simulator}: reference = "engine" and {found}; expected measurements of a '
+            "simulator with a log_likelihood"
+        )
+    folder = Path(str(files("posterior_bench"))) / "reference"
+    return digest([(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py"))])[:8]
 
 
 def _build(group: registry.Group, source: str, options: Mapping[str, Any]) -> Any:
@@ -225,4 +224,5 @@ def _named(entries: Iterable[Any], built: Iterable[Any]) -> list[tuple[str, Any,
 
 
 def _fits(job: Job, pattern: str) -> bool:
-    return any(fnmatch.fnmatchcase(text, pattern) for text in (f"{job.task}/{job.label}", job.task, job.label, job.id))
+    texts = f"{job.task}/{job.label}", job.task, job.label, job.id, job.group
+    return any(fnmatch.fnmatchcase(text, pattern) for text in texts)

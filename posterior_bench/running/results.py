@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ..records import Parameter, Row
 
+KEPT_MEASUREMENTS = 8
+"""Measurements whose draws an artefact keeps."""
+
 
 @dataclass(frozen=True, eq=False)
 class Artefact:
@@ -87,6 +90,8 @@ class JobResult:
 
     ``method`` is the key of ``Results.labels``: the method's id, or the name that the suite gave this entry.
     ``latent`` is there where the posterior has a latent vector, ``latent_problem`` says why it is missing all the same.
+    ``measurements`` is the number that was scored, ``None`` where it is not told; it may be less than the suite's.
+    Where ``one_fit_each``, each of them had a fit of its own, and the rows hold means over them.
     """
 
     job: str
@@ -97,6 +102,8 @@ class JobResult:
     method: str = ""
     latent: Latent | None = None
     latent_problem: str = ""
+    measurements: int | None = None
+    one_fit_each: bool = False
 
     def __post_init__(self) -> None:
         if not self.method:
@@ -110,7 +117,12 @@ class JobResult:
 
 @dataclass(frozen=True, eq=False)
 class TaskInfo:
-    """What a report prints of a task. ``simulator`` is the reference by which the registry builds it."""
+    """What a report prints of a task.
+
+    ``simulator`` is the reference by which the registry builds it. ``engine`` is the record of the reference engine,
+    see ``posterior_bench.reference``, empty where the exact draws are the simulator's own: whether they are
+    ``accepted``, and ``how`` they were found.
+    """
 
     name: str
     version: int
@@ -121,6 +133,7 @@ class TaskInfo:
     parameters: tuple[Parameter, ...]
     y_names: tuple[str, ...]
     invalid_fraction: float = 0.0
+    engine: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from loky.process_executor import BrokenProcessPool
 
-from . import work
+from . import truth, work
 from .executors import InThisProcess, Slot, WorkerProcess
 from .plan import Job
 from .store import Store
@@ -136,12 +136,16 @@ def units_of(jobs: Iterable[Job], store: Store, device: str) -> dict[str, Unit]:
         if not job.missing:
             test = store.test_set(job.test_set)
             if not test.exists():
-                call = functools.partial(work.guarded, work.simulate_test_set, job, store, device)
+                call = functools.partial(work.guarded, truth.simulate_test_set, job, store, device)
                 needs.append(add(f"test-{job.test_set}", f"{job.task}: test set", call, job))
-            address = f"{job.test_set}-{job.reference_measurements}-{job.reference_draws}"
-            if job.has_reference and not store.reference(address).exists():
-                call = functools.partial(work.guarded, work.draw_reference, job, store, device)
-                needs.append(add(f"reference-{address}", f"{job.task}: exact posterior", call, job, tuple(needs)))
+            for address, draw, what in (
+                (job.reference_address, truth.draw_reference, "exact posterior"),
+                (job.dense_address, truth.draw_dense_reference, "exact posterior, many draws"),
+            ):
+                if address and not store.reference(address).exists():
+                    call = functools.partial(work.guarded, draw, job, store, device)
+                    tests = tuple(need for need in needs if need.startswith("test-"))
+                    needs.append(add(f"reference-{address}", f"{job.task}: {what}", call, job, tests))
             if not store.fit(job).exists():
                 for index in range(job.chunks):
                     path = store.chunk(job.simulations, job.repetition, index)

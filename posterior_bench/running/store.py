@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from platformdirs import user_cache_path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ..records import SCHEMA, Row, check_name
 from ..runtime import load_tensors, save_tensors, write_text
-from .plan import Job
+from .job import Job
 from .results import LATENT_VERSION, Artefact, Cost, Latent
 
 
@@ -50,6 +51,18 @@ class Store:
     def reference(self, address: str) -> Path:
         """Exact draws for the test set with that address."""
         return self.root / "references" / f"{address}.safetensors"
+
+    def engine_record(self, address: str) -> Path:
+        """How the reference engine found the exact draws with that address."""
+        return self.reference(address).with_suffix(".json")
+
+    def read_engine_record(self, job: Job) -> dict[str, Any]:
+        """The record of the reference engine for a job, empty where it was not asked or is not done."""
+        path = self.engine_record(job.reference_address)
+        if not job.engine or not path.exists():
+            return {}
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record
 
     def fit(self, job: Job) -> Path:
         """The fitted state of a job."""

@@ -6,9 +6,9 @@ import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError, model_validator
 
 from .. import registry
 from ..records import NAME
@@ -43,7 +43,11 @@ class TaskEntry(_Entry):
         budgets: numbers of simulations; by default the suite's.
         repetitions: fits a cell, one number or one for each budget; by default the suite's.
         reality: the process behind the measurements, where it is another.
-        reference: whether to compare with the simulator's reference, where it has one: not where that is inexact.
+        reference: whether to compare with the simulator's reference, where it has one: not where that is inexact. With
+            ``"engine"`` the reference is found from the likelihood, see ``posterior_bench.reference``.
+        unlabelled: measurements of the reality, without their parameters, for methods that learn from such.
+        labels: pairs of parameters and measurements of the reality, for methods that learn from such; others of them
+            for each repetition.
         milliseconds: a simulation takes on one core, for the time estimate alone.
     """
 
@@ -53,7 +57,9 @@ class TaskEntry(_Entry):
     budgets: tuple[Budget, ...] | None = None
     repetitions: Repetitions | tuple[Repetitions, ...] | None = None
     reality: Source | None = None
-    reference: bool = True
+    reference: StrictBool | Literal["engine"] = True
+    unlabelled: int = Field(default=0, ge=0)
+    labels: int = Field(default=0, ge=0)
     milliseconds: float | None = Field(default=None, ge=0)
 
 
@@ -66,6 +72,10 @@ class MethodEntry(_Entry):
         name: under which the suite reports it; needed where a method stands twice. By default the method's.
         tasks: names of the tasks it runs on; by default all.
         repetitions: fits a cell at most, where those of the task would be more than this method deserves.
+        measurements: so many of the same test set, the first ones, are asked of it and scored, where all are too dear;
+            by default all.
+        observations: so many measurements, the first of the test set, each get a fit and a job of their own; for
+            methods that are fitted for one measurement. By default 10.
         seconds: a job takes on one core, by task name, one number or one for each budget; for the time estimate, and
             so that the longest begin first.
     """
@@ -75,6 +85,8 @@ class MethodEntry(_Entry):
     name: Name | None = None
     tasks: tuple[str, ...] | None = None
     repetitions: Repetitions | None = None
+    measurements: int | None = Field(default=None, ge=1)
+    observations: int | None = Field(default=None, ge=1)
     seconds: dict[str, float | tuple[float, ...]] = {}
 
     def seconds_at(self, task: str, place: int) -> float | None:
@@ -124,6 +136,9 @@ class Suite(_Entry):
         repetitions: fits a cell, each on simulations of its own; one number or one for each budget.
         reference_measurements: so many of the test set are compared with the reference.
         reference_draws: exact draws for each of them.
+        dense_measurements: S, so many of the test set, the first ones, get many more draws, for scores that ask for
+            thousands; 0 for none.
+        dense_draws: m, draws for each of these, exact ones too where there is a reference.
         timeout_minutes: a job that takes longer is a failure.
         remarks: what is to be said of the outcome, Markdown; printed with the report.
         tasks, methods: the entries; every method runs on every task unless it names some.
@@ -139,6 +154,8 @@ class Suite(_Entry):
     repetitions: Repetitions | tuple[Repetitions, ...] = 1
     reference_measurements: int = Field(default=200, ge=1)
     reference_draws: int = Field(default=1000, ge=2)
+    dense_measurements: int = Field(default=0, ge=0)
+    dense_draws: int = Field(default=10_000, ge=2)
     timeout_minutes: float = Field(default=60.0, gt=0)
     remarks: str = ""
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
@@ -149,6 +166,17 @@ class Suite(_Entry):
     def _repetitions_fit_budgets(self) -> Suite:
         for task in self.tasks:
             self.cells(task)
+        return self
+
+    @model_validator(mode="after")
+    def _no_more_than_the_test_set(self) -> Suite:
+        asked: list[tuple[str, int | None]] = [("dense_measurements", self.dense_measurements)]
+        for entry in self.methods:
+            label = entry.name or entry.method
+            asked += [(f"{label}: measurements", entry.measurements), (f"{label}: observations", entry.observations)]
+        for what, count in asked:
+            if count is not None and count > self.measurements:
+                raise ValueError(f"{what} is {count}; expected at most the suite's measurements, {self.measurements}")
         return self
 
     def cells(self, task: TaskEntry) -> tuple[tuple[int, int], ...]:

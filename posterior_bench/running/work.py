@@ -5,7 +5,9 @@ Every unit is a function of a job and a store; it writes its file last and whole
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import platform
 import time
 import traceback
@@ -17,22 +19,17 @@ import torch
 from torch import Tensor
 
 from .. import registry
-from ..contracts import HasLandmarks, HasLatent, HasLikelihood, HasNoise, HasReference, Metric, Posterior, Simulator
+from ..contracts import HasLatent, Metric, Posterior
 from ..evaluation import draws_of
-from ..problem import Problem, check_simulated
+from ..problem import Problem
 from ..records import Draws, MethodSpec, Need, Row, Score, Simulations, Task, Truth
 from ..runtime import cache_in, load_tensors, save_tensors, scope, seed_for, write_text
+from .job import CHUNK, Job
 from .latent import latent_of
 from .memory import peak_memory_mb, reset_peak_memory
-from .plan import CHUNK, Job
-from .results import Artefact, Cost
+from .results import KEPT_MEASUREMENTS, Artefact, Cost
 from .store import Store
-
-PRIOR_DRAWS = 10_000
-"""Draws that stand for the prior in scores: its sd is then known to 0.7 %."""
-
-KEPT_MEASUREMENTS = 8
-"""Measurements whose draws an artefact keeps."""
+from .truth import draws_in_parts, measured, measurements_of, simulated, truth_of
 
 
 class NonFiniteDraws(ArithmeticError):
@@ -75,45 +72,7 @@ def simulate_chunk(job: Job, store: Store, index: int, device: str) -> None:
     task = job.build_task()
     seed = seed_for("simulations", job.task, job.task_version, job.repetition, index)
     with cache_in(store.cache), scope(seed, device):
-        save_tensors(path, _simulate(task.simulator, CHUNK))
-
-
-def simulate_test_set(job: Job, store: Store, device: str) -> None:
-    """Draw T valid measurements and the parameters behind them."""
-    path = store.test_set(job.test_set)
-    if path.exists():
-        return
-    task = job.build_task()
-    found: list[tuple[Tensor, Tensor]] = []
-    valid = tried = 0
-    with cache_in(store.cache), scope(seed_for("test set", job.task, job.task_version), device):
-        while valid < job.measurements:
-            if tried >= 20 * job.measurements + CHUNK:
-                raise ValueError(
-                    f"only {valid} of {tried} simulations for the test set are valid; expected at least one in twenty: "
-                    "narrow the prior to where the simulator works"
-                )
-            drawn = _simulate(task.process, min(CHUNK, job.measurements))
-            pairs = Simulations(drawn["theta"], drawn["y"])
-            tried, valid = tried + len(pairs), valid + len(pairs) - pairs.invalid
-            pairs = pairs.only_valid()
-            found.append((pairs.theta, pairs.y))
-    theta = torch.cat([t for t, _ in found])[: job.measurements]
-    y = torch.cat([y for _, y in found])[: job.measurements]
-    save_tensors(path, {"theta": theta, "y": y})
-
-
-def draw_reference(job: Job, store: Store, device: str) -> None:
-    """Draw the exact posterior of the first measurements of the test set."""
-    path = store.reference(_reference_address(job))
-    if path.exists():
-        return
-    simulator = job.build_task().simulator
-    if not isinstance(simulator, HasReference):
-        raise TypeError(f"simulator {job.simulator!r} has no reference")
-    y = load_tensors(store.test_set(job.test_set), device)[0]["y"][: job.reference_measurements]
-    with cache_in(store.cache), scope(seed_for("reference", job.task, job.task_version), device):
-        save_tensors(path, {"theta": simulator.sample_reference(y, job.reference_draws)})
+        save_tensors(path, simulated(task.simulator, CHUNK))
 
 
 def run_job(job: Job, store: Store, device: str) -> str:
@@ -126,11 +85,13 @@ def run_job(job: Job, store: Store, device: str) -> str:
     task = job.build_task()
     with cache_in(store.cache):
         posterior, history, fit_cost = _fit(job, task, store, device)
-        truth = _truth(job, task, store, device)
+        truth = truth_of(job, task, store, device)
         start = time.perf_counter()
         with scope(seed_for("draw", job.id), device):
             draws = draws_of(posterior, truth.y, job.draws)
         draw_seconds = time.perf_counter() - start
+        if job.dense_measurements:
+            draws = dataclasses.replace(draws, dense=_dense(job, posterior, truth, device))
         require_finite(draws)
         start = time.perf_counter()
         scores = _score(job, draws, truth, device)
@@ -138,7 +99,7 @@ def run_job(job: Job, store: Store, device: str) -> str:
     store.write_artefact(job, artefact)
     cost = Cost(
         fit_seconds=fit_cost["seconds"],
-        draws_per_second=job.draws * job.measurements / draw_seconds,
+        draws_per_second=job.draws * job.size / draw_seconds,
         score_seconds=time.perf_counter() - start,
         peak_memory_mb=max(peak_memory_mb(), fit_cost["peak_memory_mb"]),
         parameters=fit_cost["parameters"],
@@ -164,7 +125,7 @@ def describe_latent(job: Job, store: Store, device: str) -> None:
             f"job {job.id} has no {'artefact' if artefact is None else 'fitted state'} in {store.root} any more; "
             "remove its rows, and it is done again"
         )
-    y = load_tensors(store.test_set(job.test_set), device)[0]["y"]
+    y = measurements_of(job, store, device)
     with cache_in(store.cache):
         posterior, _, _ = _fit(job, job.build_task(), store, device)
         _describe(job, store, posterior, y, artefact, device)
@@ -172,10 +133,11 @@ def describe_latent(job: Job, store: Store, device: str) -> None:
 
 def require_finite(draws: Draws) -> None:
     """Raise ``NonFiniteDraws`` where some draws are not finite."""
-    broken = int((~torch.isfinite(draws.theta)).any(-1).sum())
-    if broken:
-        n, total, _ = draws.theta.shape
-        raise NonFiniteDraws(f"{broken} of {n * total} posterior draws are not finite")
+    for theta in (draws.theta, draws.dense):
+        broken = 0 if theta is None else int((~torch.isfinite(theta)).any(-1).sum())
+        if theta is not None and broken:
+            n, total, _ = theta.shape
+            raise NonFiniteDraws(f"{broken} of {n * total} posterior draws are not finite")
 
 
 def row(
@@ -198,9 +160,9 @@ def row(
         options=dict(job.options),
         budget=job.budget,
         repetition=job.repetition,
-        test_set=f"{job.test_set}-{job.measurements}",
-        n_labels=None,
-        observation=None if score is None else score.observation,
+        test_set=f"{job.test_set}-{job.size}",
+        n_labels=job.labels if job.labelled else None,
+        observation=job.observation if score is None or job.observation is not None else score.observation,
         metric=None if score is None else score.metric,
         metric_version=None if metric is None else metric.version,
         value=None if score is None else score.value,
@@ -225,29 +187,29 @@ def environment() -> dict[str, str]:
     return found
 
 
-def _simulate(simulator: Simulator, n: int) -> dict[str, Tensor]:
-    """n draws of the prior and their simulations; with explicit noise where the simulator has it."""
-    theta = simulator.prior().sample((n,))
-    if isinstance(simulator, HasNoise):
-        noise = torch.randn(n, simulator.noise_dim)
-        y = simulator.simulate_from(theta, noise)
-        return {"theta": theta, "y": check_simulated(y, theta, simulator), "noise": noise}
-    return {"theta": theta, "y": check_simulated(simulator.simulate(theta), theta, simulator)}
-
-
-def _reference_address(job: Job) -> str:
-    return f"{job.test_set}-{job.reference_measurements}-{job.reference_draws}"
+def _dense(job: Job, posterior: Posterior, truth: Truth, device: str) -> Tensor | None:
+    """Many draws (m, S, D) for those of the first S measurements of the test set that are scored."""
+    count = len(range(job.dense_measurements)[job.scored])
+    if not count:
+        return None
+    with scope(seed_for("dense draw", job.id), device):
+        return draws_in_parts(lambda y, n: draws_of(posterior, y, n).theta, truth.y[:count], job.dense_draws)
 
 
 def _fit(job: Job, task: Task, store: Store, device: str) -> tuple[Posterior, Mapping[str, Tensor], dict]:
     """The posterior, always rebuilt from its file, so that a resumed job continues from the same bits."""
     method = job.build_method()
     spec: MethodSpec = method.spec
+    observation = None if job.observation is None else measurements_of(job, store, device)[0]
     path = store.fit(job)
     if not path.exists():
         paths = [store.chunk(job.simulations, job.repetition, index) for index in range(job.chunks)]
         simulations = _simulations(task, store.first_rows(paths, job.budget) if paths else {}, spec, device)
-        problem = Problem(task, spec.needs, job.budget)
+        unlabelled = measured(job, task, "unlabelled", task.unlabelled, device)
+        labelled = measured(job, task, "labelled", task.labels, device)
+        problem = Problem(
+            task, spec.needs, job.budget, observation, None if unlabelled is None else unlabelled.y, labelled
+        )
         start = time.perf_counter()
         with scope(seed_for("fit", job.fit), device):
             posterior = method.fit(simulations, problem, ProgressFile(store.running(job.id)))
@@ -268,7 +230,7 @@ def _fit(job: Job, task: Task, store: Store, device: str) -> tuple[Posterior, Ma
     state = {k.removeprefix("state:"): v for k, v in named.items() if k.startswith("state:")}
     history = {k.removeprefix("history:"): v for k, v in named.items() if k.startswith("history:")}
     with scope(seed_for("restore", job.fit), device):
-        posterior = method.restore(state, header["settings"], Problem(task, spec.needs))
+        posterior = method.restore(state, header["settings"], Problem(task, spec.needs, observation=observation))
     return posterior, history, header["cost"]
 
 
@@ -286,38 +248,16 @@ def _count(posterior: Posterior) -> int | None:
     return sum(p.numel() for module in modules for p in module.parameters()) or None
 
 
-def _truth(job: Job, task: Task, store: Store, device: str) -> Truth:
-    tensors, _ = load_tensors(store.test_set(job.test_set), device)
-    reference = None
-    if job.has_reference:
-        reference = load_tensors(store.reference(_reference_address(job)), device)[0]["theta"]
-    process = task.process
-
-    def simulate(theta: Tensor) -> Tensor:
-        return check_simulated(process.simulate(theta), theta, process)
-
-    with scope(seed_for("prior draws", job.task, job.task_version), device):
-        prior = task.simulator.prior()
-        prior_draws = prior.sample((PRIOR_DRAWS,))
-    return Truth(
-        tensors["theta"],
-        tensors["y"],
-        prior,
-        prior_draws,
-        task.simulator.spec.parameters,
-        simulate,
-        reference,
-        log_likelihood=process.log_likelihood if isinstance(process, HasLikelihood) else None,
-        landmarks=task.simulator.landmarks.to(device) if isinstance(task.simulator, HasLandmarks) else None,
-    )
-
-
 def _score(job: Job, draws: Draws, truth: Truth, device: str) -> list[tuple[Metric, Score]]:
     scores: list[tuple[Metric, Score]] = []
     for name in sorted(registry.names("metrics")):
         metric: Metric = registry.build("metrics", name)
+        if job.observation is not None and not metric.single:
+            continue
         with scope(seed_for("score", job.id, metric.name, metric.version), device):
-            scores += [(metric, score) for score in metric.score(draws, truth)]
+            found = [(metric, score) for score in metric.score(draws, truth)]
+        # of one measurement alone, not every score of a metric need be defined
+        scores += [pair for pair in found if job.observation is None or math.isfinite(pair[1].value)]
     return scores
 
 

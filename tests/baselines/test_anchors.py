@@ -1,4 +1,4 @@
-"""The anchors draw what they say, and the controls are wrong by as much as they say."""
+"""The anchors draw what they say."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def drawn(method: Reference | Prior, n: int, seed: int = 0) -> torch.Tensor:
         return method.fit(NOTHING, problem(Need.REFERENCE), Silent()).sample(Y, n)
 
 
-@pytest.mark.parametrize("method", [Prior(), Reference(), Reference(scale=0.5, shift=0.2)])
+@pytest.mark.parametrize("method", [Prior(), Reference()])
 def test_conforms(method: Prior | Reference) -> None:
     assert [f for f in check_method(method) if not f.ok] == []
 
@@ -55,29 +55,6 @@ def test_reference_must_be_granted() -> None:
     posterior = Reference().fit(NOTHING, problem(), Silent())
     with pytest.raises(Ungranted):
         posterior.sample(Y, 3)
-
-
-@pytest.mark.parametrize("scale", [0.8, 1.25])
-def test_scaled_about_the_mean_of_each_measurement(scale: float) -> None:
-    plain, scaled = drawn(Reference(), 1000, seed=1), drawn(Reference(scale=scale), 1000, seed=1)
-    # drawn after the same draws of the prior, under the same seed
-    torch.testing.assert_close(scaled - scaled.mean(0), scale * (plain - plain.mean(0)), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(scaled.mean(0), plain.mean(0), rtol=1e-4, atol=1e-5)
-
-
-def test_a_single_scaled_draw_still_has_the_scaled_spread() -> None:
-    method = Reference(scale=3.0)
-    posterior = method.fit(NOTHING, problem(Need.REFERENCE), Silent())
-    many = Y[:1].expand(5000, -1)
-    with scope(2):
-        single = posterior.sample(many, 1)[0]
-    torch.testing.assert_close(single.std(0), 3 * SIMULATOR.posterior(Y[:1]).stddev[0], rtol=0.05, atol=0)
-
-
-def test_shift_is_in_standard_deviations_of_the_prior() -> None:
-    plain, shifted = drawn(Reference(), 500, seed=3), drawn(Reference(shift=0.5), 500, seed=3)
-    expected = 0.5 * torch.tensor([1.0, 2.0])
-    torch.testing.assert_close(shifted - plain, expected.expand_as(plain), rtol=0.03, atol=0)
 
 
 def test_anchors_need_no_simulations_and_say_so() -> None:

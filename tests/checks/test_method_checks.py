@@ -281,7 +281,7 @@ def test_catches(method: Method, check: str, message: str) -> None:
 
 
 def test_what_cannot_be_tried_is_said() -> None:
-    sequential = MethodSpec("sequential", 1, "", needs=frozenset({Need.SIMULATE, Need.OBSERVATION}))
-    method = type("Sequential", (Regression,), {"spec": sequential})()
+    wanting = MethodSpec("wanting", 1, "", needs=frozenset({Need.SIMULATE, Need.LABELLED}))
+    method = type("Wanting", (Regression,), {"spec": wanting})()
     findings = check_method(method)
-    assert [(f.name, f.ok, f.message) for f in findings[1:]] == [("fit", True, "not checked: it needs observation")]
+    assert [(f.name, f.ok, f.message) for f in findings[1:]] == [("fit", True, "not checked: it needs labelled")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,17 @@ import torch
 
 from posterior_bench import Draws, Metric, Score, Truth
 from posterior_bench.checks import check_metric
+from posterior_bench.evaluation import (
+    BallCoverage,
+    CalibrationByMeasurement,
+    HighestDensityCoverage,
+    Information,
+    LocalTwoSample,
+    LogScore,
+    PosteriorPredictive,
+    RankStatistics,
+    SlicedWasserstein,
+)
 
 
 class Bias(Metric):
@@ -39,7 +51,25 @@ class Nothing(Metric):
 def test_passes_what_is_right(metric: Metric) -> None:
     findings = check_metric(metric)
     assert [f for f in findings if not f.ok] == []
-    assert len(findings) == 7
+    assert len(findings) == 8
+
+
+SHIPPED = (
+    BallCoverage(),
+    CalibrationByMeasurement(),
+    HighestDensityCoverage(),
+    Information(),
+    LocalTwoSample(),
+    LogScore(),
+    PosteriorPredictive(),
+    RankStatistics(),
+    SlicedWasserstein(),
+)
+
+
+@pytest.mark.parametrize("metric", SHIPPED, ids=lambda metric: metric.name)
+def test_passes_those_that_ship(metric: Metric) -> None:
+    assert [f for f in check_metric(metric) if not f.ok] == []
 
 
 class Nameless(Bias):
@@ -106,6 +136,23 @@ class NarrowBand(Bias):
     band = 0.3
 
 
+class NeedsMany(Bias):
+    def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
+        yield Score("bias", math.nan if len(truth.theta) < 50 else 0.0)
+
+
+class ClaimsOne(Bias):
+    """Its standard error is that of one measurement: NaN."""
+
+    single = True
+
+    def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:
+        each = (draws.theta.mean(0) - truth.theta)[:, 0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield Score("bias", float(each.mean() / each.std()))
+
+
 @pytest.mark.parametrize(
     ("metric", "check", "message"),
     [
@@ -121,6 +168,8 @@ class NarrowBand(Bias):
         (OwnNumbers(), "repeatable", "the same seed"),
         (FirstMeasurements(), "order_of_measurements", "another order"),
         (Misaligned(), "order_of_measurements", "Pair draws"),
+        (NeedsMany(), "few_measurements", "of 10 measurements"),
+        (ClaimsOne(), "few_measurements", "of 1 measurements"),
         (NarrowBand(), "null_band", "outside the null band"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, Uniform
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, Uniform
 
-from posterior_bench import Differentiable, HasLikelihood, HasPicture, Parameter, Simulator, Spec
+from posterior_bench import Differentiable, HasLikelihood, HasPicture, HasReferenceDensity, Parameter, Simulator, Spec
 from posterior_bench.checks import Finding, LinearGaussian, check_simulator
 
 
@@ -291,6 +291,44 @@ class ReferenceIsPrior(LinearGaussian):
         return self.prior().sample((n, len(y)))
 
 
+class DensityWithoutConstant(LinearGaussian):
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        return super().log_reference(theta, y) + 0.5
+
+
+class DensityTooWide(LinearGaussian):
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        posterior = self.posterior(y)
+        wide = MultivariateNormal(posterior.mean, covariance_matrix=2 * posterior.covariance_matrix)
+        return wide.log_prob(theta)
+
+
+class DensityTransposed(LinearGaussian):
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        return super().log_reference(theta, y).T
+
+
+@dataclass(frozen=True)
+class DensityOfAnother(Simulator, HasReferenceDensity):
+    """y = theta + noise, without a likelihood: only its own draws tell that the density is another's."""
+
+    @property
+    def spec(self) -> Spec:
+        return Spec("another", 1, "", (Parameter("a"),), (1,))
+
+    def prior(self) -> Distribution:
+        return Independent(Normal(torch.zeros(1), 1.0), 1)
+
+    def simulate(self, theta: Tensor) -> Tensor:
+        return theta + torch.randn_like(theta)
+
+    def sample_reference(self, y: Tensor, n: int) -> Tensor:
+        return y / 2 + 0.5**0.5 * torch.randn(n, *y.shape, dtype=y.dtype)
+
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        return Normal(y / 2 + 0.3, 0.5**0.5).log_prob(theta)[..., 0]
+
+
 class NothingDrawn(LinearGaussian, HasPicture):
     def picture(self, axes: object, theta: Tensor, y: Tensor) -> None:
         pass
@@ -342,6 +380,10 @@ class Raises(LinearGaussian):
         (ReferenceShifted(), "reference_ranks", "too high"),
         (ReferenceSwapped(), "reference_ranks", "mixed up"),
         (ReferenceIsPrior(), "reference_ranks", "re-simulation"),
+        (DensityWithoutConstant(), "reference_density", "integral over theta is off 1"),
+        (DensityTooWide(), "reference_density", "varies with theta"),
+        (DensityTransposed(), "reference_density", "Draws lead"),
+        (DensityOfAnother(), "reference_density", "moments"),
         (NothingDrawn(), "picture", "empty picture"),
         (Raises(), "likelihood", "RuntimeError: a table is missing"),
     ],

@@ -68,6 +68,15 @@ def test_equal_scores_have_an_interval_of_no_width():
     assert interval.within(0.0)
 
 
+def test_beyond_and_within_a_margin_exclude_each_other():
+    scores = torch.randn(1, 100, dtype=torch.float64)
+    scores = (scores - scores.mean()) / scores.std()  # half an interval is 0.198
+    for shift, within, beyond in ((0.0, True, False), (0.15, False, False), (0.4, False, False), (0.6, False, True)):
+        for sign in (1, -1):
+            found = mean_interval(scores + sign * shift)
+            assert (found.within(0.3), found.beyond(0.3)) == (within, beyond)
+
+
 def test_one_repetition_is_paired_with_every_other():
     assert paired_difference(torch.randn(3, 20), torch.randn(1, 20)).repetitions == 3
 

@@ -45,8 +45,8 @@ def test_as_many_are_inside_as_the_band_says(repeated):
 
 def test_bands_are_no_wider_than_they_need_be(repeated):
     for name, scores in repeated.items():
-        if name.startswith(("calibration_error", "calibration_score")):
-            continue  # far from normal: see the test below
+        if name.startswith(("calibration_error", "calibration_score", "regret_nats")):
+            continue  # far from normal: see the test below; and a margin, which exact draws meet exactly
         # the band is of the score given the measurements: take its centre off
         centred = torch.tensor([s.value - (s.null_low + s.null_high) / 2 for s in scores], dtype=torch.float64)
         width = sum(s.null_high - s.null_low for s in scores) / REPETITIONS

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from posterior_bench import Score
-from posterior_bench.evaluation import Entry, rank
+from posterior_bench.evaluation import Entry, paired_difference, rank
+from posterior_bench.evaluation.ranking import difference_on_common
 
 
 def signed(metric: str, **values: float) -> tuple[Score, ...]:
@@ -62,6 +63,47 @@ def test_what_cannot_be_told_apart_is_no_tie():
     assert first.tied_with == second.tied_with == ()
     assert first.unresolved_with == (second.method,)
     assert (first.place, second.place) == (1, 2)
+
+
+def test_a_difference_that_may_be_of_no_consequence_is_not_resolved():
+    """Known to be above zero, and not known to be above the margin of 0.01."""
+    hard = torch.randn(1, 400)
+    ahead = 0.012 + 0.03 * torch.randn(1, 400)
+    difference = paired_difference(hard + ahead, hard)
+    assert 0 < difference.low < 0.01 < difference.high
+    coverage = signed("coverage_bias", a=0.0)
+    first, second = rank([Entry("a", coverage, hard + ahead), Entry("b", coverage, hard)])
+    assert (first.unresolved_with, second.unresolved_with) == (("b",), ("a",))
+    assert first.tied_with == ()
+    clear, _ = rank([Entry("a", coverage, hard + ahead + 0.05), Entry("b", coverage, hard)])
+    assert clear.unresolved_with == ()
+
+
+def on(method: str, skill: torch.Tensor, **options) -> Entry:
+    return Entry(method, signed("coverage_bias", a=0.0), skill, **options)
+
+
+def test_a_method_scored_on_fewer_measurements_has_no_place_and_no_peers():
+    each = torch.randn(1, 200)
+    found = rank([on("few", each[:, :10] + 0.5), on("many", each), on("other", each + 0.3)])
+    assert [(r.method, r.place, r.measurements) for r in found] == [
+        ("other", 1, 200),
+        ("many", 2, 200),
+        ("few", None, 10),
+    ]
+    assert not any("few" in (*r.tied_with, *r.unresolved_with) for r in found)
+    assert (found[2].tied_with, found[2].unresolved_with, found[2].verdict) == ((), (), "calibrated")
+    assert rank([on("few", each[:, :10])])[0].place == 1
+
+
+def test_an_anchor_with_more_measurements_takes_no_place_from_others():
+    each = torch.cat([torch.zeros(1, 10), torch.ones(1, 90)], dim=1)
+    found = rank([on("few", each[:, :10]), on("exact", each, anchor=True)])
+    by_name = {r.method: r for r in found}
+    assert (by_name["few"].place, by_name["exact"].place) == (1, None)
+    assert by_name["few"].tied_with == by_name["few"].unresolved_with == ()
+    assert difference_on_common(each, each[:, :10]).mean == 0
+    assert difference_on_common(each, each[:, :10]).measurements == 10
 
 
 def test_no_tie_across_the_gate():

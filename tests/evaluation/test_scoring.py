@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 
+from baselines.controls import Scaled, Shifted
 from posterior_bench import Draws, Metric
-from posterior_bench.evaluation import Entry, Leakage, Scaled, Shifted, Skill, draws_of, evaluate, metrics_shipped, rank
+from posterior_bench.evaluation import Entry, Leakage, Skill, draws_of, evaluate, metrics_shipped, rank
 from posterior_bench.registry import load
 
 
@@ -38,9 +39,9 @@ def test_controls_get_the_verdict_they_deserve(problem, by_name):
         for r in rank(
             [
                 entry("exact", exact, truth, by_name),
-                entry("shrunk", Scaled(exact, 0.8), truth, by_name),
-                entry("widened", Scaled(exact, 1.25), truth, by_name),
-                entry("shifted", Shifted(exact, 0.1, problem.sd), truth, by_name),
+                entry("shrunk", Scaled(exact.sample, 0.8), truth, by_name),
+                entry("widened", Scaled(exact.sample, 1.25), truth, by_name),
+                entry("shifted", Shifted(exact.sample, 0.25), truth, by_name),
             ]
         )
     }
@@ -77,8 +78,16 @@ def test_every_score_has_a_stable_id(problem, by_name):
         "log_score",
         "log_score_zero_density",
         "regret_nats",
+        "sliced_wasserstein",
+        "posterior_predictive",
+        "posterior_predictive_bias",
+        *(f"{m}_{kind}" for m in ("hpd_coverage", "tarp") for kind in ("deviation", "p_value")),
+        "hpd_coverage_bias",
+        "tarp_coverage_bias",
     }
     each = ("calibration_error", "calibration_score", "coverage_bias", "rank_bias", "crps_skill", "map_error")
+    each += ("calibration_worst_bin", "coverage_worst_bin", "sbc_deviation", "sbc_p_value")
+    each += ("information_gain", "information_lost", "information_ceiling")
     parameters = {f"{m}/{p}" for m in (*each, "map_error_density") for p in "abc"}
     scores = by_name(evaluate(problem.posterior(), truth, n=30))
     assert set(scores) == single | parameters
@@ -104,7 +113,26 @@ def test_same_seed_same_scores_and_the_callers_generator_is_left_alone(problem):
 
 
 def test_registered_metrics_are_those_that_ship():
-    points = ("calibration", "skill", "map_estimate", "resimulation", "mmd", "leakage", "log_score")
+    points = (
+        "calibration",
+        "calibration_by_measurement",
+        "c2st_mlp",
+        "c2st_rf",
+        "hpd_coverage",
+        "information",
+        "leakage",
+        "local_c2st",
+        "log_score",
+        "map_estimate",
+        "mmd",
+        "posterior_predictive",
+        "resimulation",
+        "sbc",
+        "skill",
+        "sliced_wasserstein",
+        "stray_draws",
+        "tarp",
+    )
     shipped = {type(metric) for metric in metrics_shipped()}
     assert {load("metrics", name) for name in points} == shipped
     assert all(issubclass(cls, Metric) and cls.version >= 1 for cls in shipped)
@@ -116,25 +144,9 @@ def test_draws_keep_the_density_and_the_shape_is_checked(problem):
     draws = draws_of(problem.posterior(), truth.y, 5)
     assert draws.theta.shape == (5, 10, 3)
     assert torch.equal(draws.log_density(draws.theta), problem.density(truth.y)(draws.theta))
-    assert draws_of(Scaled(problem.posterior(), 0.5), truth.y, 5).log_density is None
+    assert draws_of(Scaled(problem.posterior().sample, 0.5), truth.y, 5).log_density is None
     with pytest.raises(ValueError, match=r"returned shape \(10, 5, 3\) for 5 draws of 10 measurements"):
         draws_of(Drawn(), truth.y, 5)
-
-
-def test_controls_scale_and_shift_by_what_they_say(problem):
-    y = problem.truth(4).y
-    torch.manual_seed(3)
-    plain = problem.posterior().sample(y, 50)
-    torch.manual_seed(3)
-    scaled = Scaled(problem.posterior(), 0.5).sample(y, 50)
-    torch.manual_seed(3)
-    shifted = Shifted(problem.posterior(), 0.2, problem.sd).sample(y, 50)
-    assert torch.allclose(scaled.std(0), 0.5 * plain.std(0), rtol=1e-3)
-    assert torch.allclose(scaled.mean(0), plain.mean(0), atol=1e-3)
-    assert torch.allclose(shifted - plain, (0.2 * problem.sd).expand_as(plain), atol=1e-4)
-    tensors, settings = Shifted(Scaled(problem.posterior(), 0.5), 0.2, problem.sd).state()
-    assert set(tensors) == {"forward", "prior_sd"}
-    assert settings == {"by_prior_sd": 0.2, "posterior": {"factor": 0.5, "posterior": {"noise": 0.5}}}
 
 
 def test_importing_the_evaluation_loads_no_heavy_package():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from posterior_bench import Draws, Parameter, Row, Score, Truth
+from posterior_bench import Draws, Metric, Parameter, Row, Score, Truth
 from posterior_bench.evaluation import Calibration, MAPEstimate, PosteriorMMD, Resimulation, Skill, evaluate
 from posterior_bench.running.results import Artefact, Cost, JobResult, Results, TaskInfo
 
@@ -76,8 +77,12 @@ def make_job(
     return JobResult(job, rows, f"posterior-bench run demo --only {job}", artefact, cost)
 
 
-def scored(task: str, method: str, truth: Truth, theta: Tensor, **identity: int) -> JobResult:
-    metrics = (Calibration(), Skill(), MAPEstimate(), Resimulation(), PosteriorMMD())
+ALL_METRICS = (Calibration(), Skill(), MAPEstimate(), Resimulation(), PosteriorMMD())
+
+
+def scored(
+    task: str, method: str, truth: Truth, theta: Tensor, metrics: Sequence[Metric] = ALL_METRICS, **identity: int
+) -> JobResult:
     scores = evaluate(Draws(theta), truth, metrics)
     per = {s.metric: s.per_measurement for s in scores if s.per_measurement is not None}
     extra = {f"{s.metric}/{name}": value for s in scores for name, value in s.artefacts.items()}
@@ -121,6 +126,71 @@ def make_results(measurements: int = 200, draws: int = 100, repetitions: int = 1
         command="posterior-bench run demo",
         environment={"torch": "2", "python": "3"},
     )
+
+
+CONTROLS = ("shrunk", "widened", "shifted", "permuted")
+
+
+def make_controls(measurements: int = 800, draws: int = 100) -> Results:
+    """One task with a method, the anchors, the four controls, and a score ``plain`` that has no null band."""
+    torch.manual_seed(0)
+    truth = make_truth(measurements, draws, torch.ones(3))
+    exact = posterior(truth.y, draws)
+    centre, sd = exact.mean(0), exact.std(0)
+    theta = {
+        "prior": truth.prior.sample((draws, measurements)),
+        "reference": exact,
+        "exact_twin": posterior(truth.y, draws),
+        "shrunk": centre + 0.8 * (exact - centre),
+        "widened": centre + 1.25 * (exact - centre),
+        "shifted": exact + 0.25 * sd,
+        "permuted": exact.roll(1, 1),
+    }
+    jobs = []
+    for name, values in theta.items():
+        metrics = (Calibration(), Skill(), PosteriorMMD())
+        job = scored("linear", name, truth, values, metrics, budget=1000 if name == "exact_twin" else 0)
+        rows = (
+            *job.rows,
+            replace(job.rows[0], metric="plain", value=1.5, std_error=None, null_low=None, null_high=None),
+        )
+        if name in CONTROLS:
+            rows = tuple(replace(row, method="control", options={"kind": name}) for row in rows)
+            job = replace(job, job=name.encode().hex()[:16], method=f"control_{name}")
+        jobs.append(replace(job, rows=rows))
+    labels = {key: LABELS[key] for key in ("prior", "reference", "exact_twin")}
+    labels |= {f"control_{name}": f"Control (control_{name})" for name in CONTROLS}
+    task = TaskInfo("linear", 1, "gauss", {}, "the linear problem", "Gauss 1809", PARAMETERS, ("u", "v", "w"))
+    return Results(
+        suite="controls", title="Controls", description="", measurements=measurements, draws=draws, tasks=(task,),
+        labels=labels, jobs=tuple(jobs), command="posterior-bench run controls", environment={"torch": "2"},
+    )  # fmt: skip
+
+
+def on_many_tasks(results: Results, count: int) -> Results:
+    """The first task again and again under other names, with nothing to draw."""
+    jobs, tasks = [], []
+    first = results.tasks[0].name
+    for i in range(count):
+        for job in (job for job in results.jobs if job.rows[0].task == first):
+            artefact = job.artefact
+            if artefact is not None:
+                artefact = replace(artefact, draws=artefact.draws[:, :0], extra={}, history={})
+            rows = tuple(replace(row, task=f"task{i}") for row in job.rows)
+            jobs.append(replace(job, job=f"{job.job}{i}", rows=rows, artefact=artefact))
+        tasks.append(replace(results.tasks[0], name=f"task{i}"))
+    return replace(results, jobs=tuple(jobs), tasks=tuple(tasks))
+
+
+def on_fewer_measurements(results: Results, key: str, count: int) -> Results:
+    """Another method, ``few``, whose scores are those of ``key`` on the first measurements of the first task."""
+    job = next(job for job in results.jobs if job.method == key)
+    if job.artefact is None:
+        raise ValueError(f"{key!r} has no artefact")
+    per = {metric: each[:count] for metric, each in job.artefact.per_measurement.items()}
+    rows = tuple(replace(row, method="few") for row in job.rows)
+    few = replace(job, job="few", method="few", rows=rows, artefact=replace(job.artefact, per_measurement=per))
+    return replace(results, jobs=(*results.jobs, few), labels={**results.labels, "few": "Few"})
 
 
 def without_tensors(results: Results, **changes: object) -> Results:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from gaussian_results import make_job
 
 from posterior_bench import Parameter
 from posterior_bench.evaluation import Ranked
+from posterior_bench.reporting.cells import place_cell
 from posterior_bench.reporting.contenders import Contender, Role
 from posterior_bench.reporting.narrative import verdict
 from posterior_bench.reporting.summary import TaskSummary
@@ -36,15 +38,42 @@ def test_the_best_that_passes_is_named_with_its_distance_to_the_exact() -> None:
     assert "one fit each" not in text
 
 
-def test_ties_and_open_comparisons_are_told_apart() -> None:
+def test_ties_and_open_comparisons_are_told_apart_and_no_best_one_is_named() -> None:
     best = _ranked("good", 1, 0.6, tied_with=("twin", "exact"), unresolved_with=("open",))
     others = [_contender(name, _ranked(name, 1, 0.59)) for name in ("twin", "open", "behind")]
     found = verdict(_summary(_contender("good", best), *others, EXACT))
     assert "the same within 0.01" in found.trusted
-    assert "Tied with it: TWIN." in found.trusted
+    assert "So can TWIN (0.590) and OPEN (0.590); none of these is known to have more skill" in found.trusted
+    assert "no best one is named" in found.trusted
+    assert "highest" not in found.trusted
+    assert "Tied with GOOD: TWIN." in found.trusted
     assert "with less skill: BEHIND (0.590)" in found.trusted
-    assert "OPEN" not in found.trusted
     assert "whether GOOD or OPEN has more skill" in found.undecided
+
+
+@pytest.mark.parametrize("relation", ["tied_with", "unresolved_with"])
+def test_the_highest_skill_is_claimed_only_where_all_others_are_known_to_be_behind(relation: str) -> None:
+    other = _contender("other", _ranked("other", 2, 0.59))
+    clear = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), other, EXACT)).trusted
+    assert "has the highest energy skill of those, 0.600" in clear
+    level = _ranked("good", 1, 0.6, **{relation: ("other",)})
+    assert "highest" not in verdict(_summary(_contender("good", level), other, EXACT)).text
+    alone = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), EXACT)).trusted
+    assert "highest" not in alone, "there is nothing that it could be higher than"
+
+
+def test_places_that_are_not_decided_are_marked() -> None:
+    for relation, mark in (("tied_with", "1 ="), ("unresolved_with", "1 ?")):
+        c = _contender("good", _ranked("good", 1, 0.6, **{relation: ("other",)}))
+        assert place_cell(c, {"good", "other"}).text == mark
+        assert place_cell(c, {"good", "third"}).text == "1"
+
+
+def test_over_confidence_shown_on_few_measurements_is_told() -> None:
+    few = _contender("few", _ranked("few", None, 0.7, over_confident=("a",)))
+    found = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), few, EXACT))
+    assert "FEW (over-confident in a)" in found.distrusted
+    assert "FEW" not in found.trusted
 
 
 def test_a_method_worse_than_the_prior_is_not_called_trusted() -> None:

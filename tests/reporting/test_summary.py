@@ -5,11 +5,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from gaussian_results import LABELS, WIDTH, make_job
+from gaussian_results import LABELS, WIDTH, make_job, on_fewer_measurements
 
-from posterior_bench.reporting.contenders import numbers, root_mean_square, worst
+from posterior_bench.reporting.calibration_figures import calibration_figures, rank_figure
+from posterior_bench.reporting.contenders import Contender, numbers, root_mean_square, worst
+from posterior_bench.reporting.heat_figures import coverage_figure
+from posterior_bench.reporting.narrative import verdict
+from posterior_bench.reporting.page import report_looks
+from posterior_bench.reporting.posterior_figures import first_draws
 from posterior_bench.reporting.summary import TaskSummary, summarise
-from posterior_bench.reporting.tables import main_table
+from posterior_bench.reporting.tables import fits_table, main_table
 from posterior_bench.running.results import Results
 
 
@@ -64,7 +69,8 @@ def test_a_reference_with_options_is_a_control_and_judges_nothing(results: Resul
     )
     summary = summarise(replace(results, jobs=jobs))[0]
     assert summary.reference is None
-    assert {c.key: c.role for c in summary.anchors} == {"reference": "anchor", "prior": "anchor"}
+    assert [c.key for c in summary.anchors] == ["prior"]
+    assert [c.key for c in summary.controls] == ["reference"]
     assert summary.judge == LABELS["exact_twin"]
 
 
@@ -153,3 +159,76 @@ def test_a_null_band_that_one_fit_lacks_is_no_band(results: Results) -> None:
 def test_a_job_without_a_label_is_refused(results: Results) -> None:
     with pytest.raises(ValueError, match="belongs to 'prior'"):
         summarise(replace(results, labels={"reference": "Reference"}))
+
+
+def test_a_method_scored_on_fewer_measurements_says_so_and_has_no_place(results: Results) -> None:
+    """Its skill is that of the best on the first ten, on which nothing parts them."""
+    more = on_fewer_measurements(results, "exact_twin", 10)
+    summary, plain = summarise(more)[0], summarise(results)[0]
+    few = next(c for c in summary.contenders if c.key == "few")
+    assert few.label == "Few (T = 10)"
+    assert few.ranked is not None
+    assert (few.ranked.place, few.measurements, summary.measurements) == (None, 10, 200)
+    assert [(c.key, c.ranked) for c in summary.contenders if c.key != "few"] == [
+        (c.key, c.ranked) for c in plain.contenders
+    ]
+    assert [c.key for c in summary.together.contenders] == [c.key for c in plain.contenders]
+    table = main_table(summary, more)
+    line = next(line for line in table.lines if line.method == "few")
+    assert line.cells[0].text == "–"
+    note = next(note for note in table.notes if note.startswith("Few (T = 10)"))
+    assert "scored on the first 10 of 200 measurements alone" in note
+    assert "less that of Exact twin is 0.000 (0.000 to 0.000, paired)" in note
+    text = verdict(summary)
+    assert "Few" not in text.trusted
+    assert "where Few (T = 10) would stand on all 200 measurements" in text.undecided
+
+
+def test_curves_and_bands_leave_out_what_has_another_number_of_measurements(results: Results) -> None:
+    more = on_fewer_measurements(results, "exact_twin", 10)
+    summary, look = summarise(more)[0], report_looks(more)
+    figures = [*calibration_figures(summary, look), rank_figure(summary, look, 100), coverage_figure(summary, look)]
+    for figure in figures:
+        assert figure is not None
+        assert "Not drawn, since scored on fewer measurements: Few (T = 10)." in figure.caption
+    assert summarise(results)[0].left_out == ""
+    rows = [c.key for c in first_of(summary, "few")]
+    assert rows == ["few"], "single posteriors are shown of it all the same"
+
+
+def first_of(summary: TaskSummary, key: str) -> list[Contender]:
+    return [c for c in summary.scored if c.key == key and key in first_draws(summary)]
+
+
+def test_a_fit_for_each_measurement_is_told(results: Results) -> None:
+    """It has the mean scores of its measurements, and none by which the gate could judge it."""
+    whole = next(job for job in results.jobs if job.method == "exact_twin")
+    assert whole.artefact is not None
+    per = {"energy_score": whole.artefact.per_measurement["energy_score"][:4]}
+    rows = tuple(replace(row, method="single") for row in whole.rows if row.metric == "energy_score")
+    artefact = replace(whole.artefact, per_measurement=per, draws=whole.artefact.draws[:, :2])
+    job = replace(whole, method="single", rows=rows, artefact=artefact, measurements=4, one_fit_each=True)
+    more = replace(results, jobs=(*results.jobs, job), labels={**results.labels, "single": "Single"})
+    summary = summarise(more)[0]
+    single = next(c for c in summary.contenders if c.key == "single")
+    assert (single.label, single.ranked) == ("Single (T = 4, one fit each)", None)
+    (note,) = (note for note in main_table(summary, more).notes if note.startswith("Single (T = 4"))
+    assert "less that of Exact twin is 0.000" in note
+    shown = first_draws(summary)
+    assert "single" not in shown, "three measurements are shown, and it has draws of two"
+    assert {a.draws.shape[1] for a in shown.values()} == {8}
+
+
+def test_fits_that_were_scored_on_different_numbers_are_not_ranked(build: Callable[..., Results]) -> None:
+    results = build(60, 40, 2)
+    jobs = []
+    for job in results.jobs:
+        if (job.method, job.rows[0].repetition) == ("too_narrow", 1) and job.artefact is not None:
+            per = {metric: each[:7] for metric, each in job.artefact.per_measurement.items()}
+            job = replace(job, artefact=replace(job.artefact, per_measurement=per))
+        jobs.append(job)
+    summary = summarise(replace(results, jobs=tuple(jobs)))[0]
+    narrow = next(c for c in summary.contenders if c.key == "too_narrow")
+    assert narrow.ranked is None
+    assert narrow.label == "Too narrow (T = 7)"
+    assert fits_table(summary) is not None

@@ -37,6 +37,14 @@ def test_a_file_is_read(tmp_path):
         (('method = "prior"', 'method = "prior"\noption = {}'), "did you mean 'options'"),
         (('name = "mine"', 'name = "mine'), "not valid TOML"),
         (("[[methods]]", "[[nothing]]"), "methods"),
+        (('name = "mine"', 'name = "mine"\ndense_draw = 5'), "did you mean 'dense_draws'"),
+        (
+            ('name = "mine"', 'name = "mine"\ndense_measurements = 1001'),
+            "expected at most the suite's measurements, 1000",
+        ),
+        (('method = "prior"', 'method = "prior"\nobservation = 3'), "did you mean 'observations'"),
+        (('method = "prior"', 'method = "prior"\nmeasurements = 0'), "greater than or equal to 1"),
+        (("[[methods]]", 'reference = "engin"\n[[methods]]'), "reference"),
     ],
 )
 def test_a_wrong_file_says_where_and_offers_the_nearest_word(tmp_path, change, message):
@@ -49,7 +57,7 @@ def test_a_wrong_file_says_where_and_offers_the_nearest_word(tmp_path, change, m
     [
         (("inverse_kinematics", "inverse_kinematic"), "did you mean 'inverse_kinematics'"),
         (('method = "prior"', 'method = "priors"'), "did you mean 'prior'"),
-        (('method = "prior"', 'method = "reference"\noptions = {scal = 2.0}'), "did you mean 'scale'"),
+        (('method = "prior"', 'method = "abc_rejection"\noptions = {accep = 2}'), "did you mean 'accept'"),
         (('method = "prior"', 'method = "prior"\ntasks = ["tisue"]'), "unknown task 'tisue'"),
         (("[[methods]]", '[[methods]]\nmethod = "prior"\n[[methods]]'), "two entries are called 'prior'"),
         (('"inverse_kinematics"', '"no/such/file.py:Mine"'), "there is no file"),

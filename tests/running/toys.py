@@ -12,7 +12,10 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from posterior_bench import (
+    HasLikelihood,
+    HasLogProb,
     HasReference,
+    HasReferenceDensity,
     Method,
     MethodSpec,
     Need,
@@ -47,6 +50,34 @@ class Gaussian(_Base, HasReference):
     def sample_reference(self, y: Tensor, n: int) -> Tensor:
         variance = self.sd**2 / (1 + self.sd**2)
         return y / (1 + self.sd**2) + variance**0.5 * torch.randn(n, *y.shape)
+
+
+@dataclass(frozen=True)
+class Known(_Base, HasLikelihood, HasReferenceDensity):
+    """The same with sd 0.5, its likelihood and its posterior's density."""
+
+    def simulate(self, theta: Tensor) -> Tensor:
+        return Gaussian().simulate(theta)
+
+    def log_likelihood(self, theta: Tensor, y: Tensor) -> Tensor:
+        return Normal(theta, 0.5).log_prob(y).sum(-1)
+
+    def sample_reference(self, y: Tensor, n: int) -> Tensor:
+        return Gaussian().sample_reference(y, n)
+
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        return Normal(0.8 * y, 0.2**0.5).log_prob(theta).sum(-1)
+
+
+@dataclass(frozen=True)
+class OnlyLikelihood(_Base, HasLikelihood):
+    """The same without a sampler of its posterior."""
+
+    def simulate(self, theta: Tensor) -> Tensor:
+        return Gaussian().simulate(theta)
+
+    def log_likelihood(self, theta: Tensor, y: Tensor) -> Tensor:
+        return Normal(theta, 0.5).log_prob(y).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -159,3 +190,96 @@ class DrawsNaN(Regression):
 
     def restore(self, tensors: dict[str, Tensor], settings: dict, problem: Problem) -> Posterior:
         return Linear(tensors["slope"], torch.full((2,), torch.nan))
+
+
+class OfOne(Posterior, HasLogProb):
+    """q(theta | y) = N(mean, sd^2) for the one y that it was fitted for."""
+
+    def __init__(self, y: Tensor, mean: Tensor, sd: Tensor) -> None:
+        self.y, self.mean, self.sd = y, mean, sd
+
+    def _check(self, y: Tensor) -> None:
+        if y.shape != (1, 2) or not torch.equal(y[0], self.y):
+            raise ValueError(f"found measurements {y.tolist()}; expected the one of the fit, {self.y.tolist()}")
+
+    def sample(self, y: Tensor, n: int) -> Tensor:
+        self._check(y)
+        return self.mean + self.sd * torch.randn(n, *y.shape)
+
+    def log_prob(self, theta: Tensor, y: Tensor) -> Tensor:
+        self._check(y)
+        return Normal(self.mean, self.sd).log_prob(theta).sum(-1)
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        return {"y": self.y, "mean": self.mean, "sd": self.sd}, {}
+
+
+@dataclass(frozen=True)
+class Sequential(Method):
+    """Two rounds of simulations: half of the budget from the prior, half from about the first estimate.
+
+    Args:
+        fails_above: the fit raises where the first number of its measurement is larger.
+    """
+
+    fails_above: float = 1e9
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        "sequential", 1, "a toy", frozenset({Need.SIMULATE, Need.OBSERVATION}), label="Sequential"
+    )
+
+    def fit(self, simulations: Simulations, problem: Problem, progress: Progress) -> Posterior:
+        y = problem.observation
+        if len(simulations):
+            raise ValueError("a sequential method is given no simulations")
+        if y[0] > self.fails_above:
+            raise ArithmeticError("the second round diverged")
+        half = problem.budget // 2
+        theta = problem.prior.sample((half,))
+        seen = problem.simulate(theta)
+        slope = (theta * seen).mean(0) / seen.square().mean(0)
+        sd = (theta - slope * seen).std(0)
+        problem.simulate(slope * y + sd * torch.randn(problem.budget - half, 2))
+        return OfOne(y, slope * y, sd)
+
+    def restore(self, tensors: dict[str, Tensor], settings: dict, problem: Problem) -> Posterior:
+        if not torch.equal(problem.observation, tensors["y"]):
+            raise ValueError("another measurement")
+        return OfOne(tensors["y"], tensors["mean"], tensors["sd"])
+
+
+@dataclass(frozen=True)
+class NeedsNoise(Sequential):
+    """A sequential method that asks for what the toy does not offer."""
+
+    spec: ClassVar[MethodSpec] = MethodSpec(
+        "needs_noise", 1, "nowhere", frozenset({Need.SIMULATE, Need.OBSERVATION, Need.NOISE})
+    )
+
+
+@dataclass(frozen=True)
+class SequentialInFour(Sequential):
+    """The same for the checks' problem, with four numbers a measurement, by regression on all of them."""
+
+    def fit(self, simulations: Simulations, problem: Problem, progress: Progress) -> Posterior:
+        theta = problem.prior.sample((problem.budget,))
+        seen = problem.simulate(theta)
+        slope = torch.linalg.lstsq(seen, theta).solution
+        return OfFour(problem.observation, problem.observation @ slope, (theta - seen @ slope).std(0))
+
+    def restore(self, tensors: dict[str, Tensor], settings: dict, problem: Problem) -> Posterior:
+        return OfFour(tensors["y"], tensors["mean"], tensors["sd"])
+
+
+class OfFour(Posterior):
+    """q(theta | y) = N(mean, sd^2) for the one y that it was fitted for."""
+
+    def __init__(self, y: Tensor, mean: Tensor, sd: Tensor) -> None:
+        self.y, self.mean, self.sd = y, mean, sd
+
+    def sample(self, y: Tensor, n: int) -> Tensor:
+        if y.shape != (1, 4) or not torch.equal(y[0], self.y):
+            raise ValueError("another measurement")
+        return self.mean + self.sd * torch.randn(n, 1, 2)
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        return {"y": self.y, "mean": self.mean, "sd": self.sd}, {}

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from scipy.stats import truncnorm
+from scipy.stats import norm, truncnorm
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -52,7 +52,7 @@ PUBLISHED = {
 def test_conforms(simulator: GaussianLinear) -> None:
     with scope(0):
         findings = {f.name: f for f in check_simulator(simulator)}
-    assert {"noise", "likelihood", "gradient", "reference_ranks"} <= set(findings)
+    assert {"noise", "likelihood", "gradient", "reference_ranks", "reference_density"} <= set(findings)
     assert [f for f in findings.values() if not f.ok] == []
 
 
@@ -146,3 +146,17 @@ def test_row_that_is_not_finite_fails_as_a_whole(simulator: GaussianLinear) -> N
     y = simulator.simulate(theta)
     assert torch.isnan(y).all(1).tolist() == [False, True, False]
     assert torch.isfinite(y[[0, 2]]).all()
+
+
+@pytest.mark.parametrize("simulator", BOTH, ids=lambda s: s.spec.name)
+def test_density_of_the_posterior(simulator: GaussianLinear) -> None:
+    """Against scipy's, for measurements in the middle and at the prior's edge."""
+    y = torch.tensor([[0.1 * i for i in range(10)], [1.2] * 10]).double()
+    with scope(8):
+        theta = simulator.sample_reference(y, 5)
+    if isinstance(simulator, GaussianLinear):
+        exact = torch.as_tensor(norm(y / 2, math.sqrt(0.05)).logpdf(theta)).sum(-1)
+    else:
+        exact = torch.as_tensor(truncnorm((-1 - y) / SD, (1 - y) / SD, loc=y, scale=SD).logpdf(theta)).sum(-1)
+        assert simulator.log_reference(torch.full((1, 2, 10), 1.1), y).isneginf().all()
+    torch.testing.assert_close(simulator.log_reference(theta, y), exact)

@@ -21,7 +21,7 @@ SIMULATOR = GaussianMixtureSbibm()
 def test_conforms() -> None:
     with scope(0):
         findings = {f.name: f for f in check_simulator(SIMULATOR)}
-    assert {"noise", "likelihood", "gradient", "reference_ranks"} <= set(findings)
+    assert {"noise", "likelihood", "gradient", "reference_ranks", "reference_density"} <= set(findings)
     assert [f for f in findings.values() if not f.ok] == []
 
 
@@ -113,3 +113,15 @@ def test_ranks_of_the_truth_are_uniform() -> None:
             (theta.abs().amax(1), draws.abs().amax(2)),
         ):
             assert departure_from_uniform(ranks(truth, others)) == ""
+
+
+@pytest.mark.parametrize("y", [(0.0, 3.0), (9.95, -2.0), (12.0, 0.0), (-10.05, -10.05)])
+def test_density_of_the_posterior_integrates_to_one(y: tuple[float, float]) -> None:
+    target = torch.tensor([y]).double()
+    centre = target.clamp(-10, 10)[0]
+    # cells 0.01 wide, whose edges are those of the square
+    axes = [(torch.arange(-600, 600).double() + 0.5) * 0.01 + round(float(c), 2) for c in centre]
+    grid = torch.cartesian_prod(*axes)
+    density = SIMULATOR.log_reference(grid[:, None], target)[:, 0].exp()
+    assert float(density.sum()) * 0.01**2 == pytest.approx(1, abs=1e-3)
+    assert float(density[(grid.abs() > 10).any(1)].sum()) == 0

@@ -24,7 +24,7 @@ PUBLISHED = (
 def test_conforms() -> None:
     with scope(0):
         findings = {f.name: f for f in check_simulator(SIMULATOR)}
-    assert {"noise", "likelihood", "gradient", "reference_ranks"} <= set(findings)
+    assert {"noise", "likelihood", "gradient", "reference_ranks", "reference_density"} <= set(findings)
     assert [f for f in findings.values() if not f.ok] == []
 
 
@@ -134,3 +134,24 @@ def test_measurement_out_of_reach_is_told(y: tuple[float, float], monkeypatch: p
     monkeypatch.setattr("simulators.two_moons.ROUNDS", 3)
     with pytest.raises(ValueError, match="measurement 1 is"):
         SIMULATOR.sample_reference(torch.tensor([[0.0, 0.0], y]), 5)
+
+
+@pytest.mark.parametrize(
+    "y", [(-0.6396706, 0.16234657), (0.3, 0.02), (0.3, -0.05), (0.2, 1.3), (0.2, -1.3), (-1.05, 0.0)]
+)
+def test_constant_of_the_posterior_is_the_share_of_the_crescent_that_is_kept(y: tuple[float, float]) -> None:
+    """A(y) against simulated points, and the density against the likelihood."""
+    target = torch.tensor([y]).double()
+    with scope(7):
+        point = SIMULATOR.simulate(torch.zeros(100_000, 2).double()) - target
+        theta = SIMULATOR.sample_reference(target, 50)
+    share = ((point[:, 0] >= 0) & (point[:, 0] + point[:, 1].abs() <= math.sqrt(2))).double().mean()
+    likelihood = SIMULATOR.log_likelihood(theta[:, 0], target.expand(50, -1))
+    found = (likelihood - SIMULATOR.log_reference(theta, target)[:, 0]).exp() / 2
+    torch.testing.assert_close(found, share.expand(50), atol=5 * 0.5 / math.sqrt(100_000), rtol=0)
+    assert SIMULATOR.log_reference(torch.full((1, 1, 2), 1.01), target).isneginf().all()
+
+
+def test_density_of_an_impossible_measurement_is_told() -> None:
+    with pytest.raises(ValueError, match="measurement 1 is"):
+        SIMULATOR.log_reference(torch.zeros(1, 2, 2), torch.tensor([[0.0, 0.0], [0.6, 0.0]]))
