@@ -202,8 +202,8 @@ class PoissonSpeed(Distribution):
         return k * math.log(self.rate) - self.rate - torch.lgamma(k + 1)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """P(speed <= value)."""
-        k = value.double().floor().clamp_min(0)
+        """P(speed <= value); its slope is that within a step, which ``gammaincc`` itself could not give."""
+        k = value.detach().double().floor().clamp_min(0)
         within = 1.0 if self.whole else value.double() - k
         found = self._below(k) + self._log_mass(k).exp() * within
         return torch.where(value < 0, 0.0, found.clamp(0, 1)).to(value.dtype)

@@ -180,6 +180,13 @@ def test_prior(simulator: InverseBallistics) -> None:
     assert torch.isinf(prior.log_prob(outside)).tolist() == [True, True, True, simulator.integer_speed]
 
 
+def test_the_dequantised_speed_s_distribution_function_has_its_density_as_slope():
+    speed = PoissonSpeed(15.0, whole=False)
+    value = torch.tensor([0.5, 3.4, 12.2, 30.9], dtype=torch.double, requires_grad=True)
+    speed.cdf(value).sum().backward()
+    torch.testing.assert_close(value.grad, speed.log_prob(value.detach()).exp())
+
+
 def test_distribution_of_the_speed() -> None:
     k = torch.arange(0, 45, dtype=torch.double)
     whole, dequantised = PoissonSpeed(15.0, whole=True), PoissonSpeed(15.0, whole=False)
