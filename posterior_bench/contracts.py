@@ -105,6 +105,18 @@ class HasDynamics(Differentiable):
         """States (N, steps, S) of d state / dt = derivative(state, t) from ``initial`` (N, S)."""
 
 
+class HasTrajectory(HasNoise):
+    """A simulator whose measurement is a signal over time, plus noise, that goes on beyond the measured times."""
+
+    @abstractmethod
+    def signal(self, theta: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """Signals without noise, (N, *y_shape with ``steps`` times last), for theta (N, D) and noise (N, noise_dim).
+
+        What of the noise is no measurement noise, such as nuisances and initial states, acts as it does in
+        ``simulate_from``; at the measured times y is the signal plus noise.
+        """
+
+
 class HasPicture(ABC):
     """A simulator that can draw what its parameters look like, for the report."""
 
@@ -158,6 +170,22 @@ class HasLatent(ABC):
     @abstractmethod
     def decode(self, z: Tensor, y: Tensor) -> Tensor:
         """Draws (n, B, D), theta in its own units, for z (n, B, K) and y (B, *y_shape); deterministic."""
+
+
+class HasSignals(ABC):
+    """A posterior that says what would be measured, without noise: at the times seen, later, or for another theta."""
+
+    @abstractmethod
+    def reconstruct(self, y: Tensor, n: int) -> Tensor:
+        """Draws of the signal behind each measurement, (n, B, *y_shape), for measurements y (B, *y_shape)."""
+
+    @abstractmethod
+    def extrapolate(self, y: Tensor, n: int, horizon: int) -> Tensor:
+        """The same for ``horizon`` times from the first one on: (n, B, *y_shape), its last axis of that length."""
+
+    @abstractmethod
+    def intervene(self, y: Tensor, n: int, theta: Tensor) -> Tensor:
+        """Draws of the signal that each measurement would have had with parameters theta (B, D): (n, B, *y_shape)."""
 
 
 class Progress(Protocol):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 if TYPE_CHECKING:
-    from .contracts import Simulator
+    from .contracts import HasSignals, Simulator
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 """What a name may look like: names become parts of paths, so nothing else is let in."""
@@ -90,6 +90,7 @@ class Need(Enum):
     UNLABELLED = "unlabelled"
     LABELLED = "labelled"
     DYNAMICS = "dynamics"
+    POSTERIOR = "posterior"  # the fitted posterior of another method, which a suite's entry names
     REFERENCE = "reference"  # exact draws: for the anchor of a suite alone, never for a method that competes
 
 
@@ -186,13 +187,14 @@ class Draws:
     Where the posterior has a density, ``log_density`` gives log q(theta | y_j), (k, R), at theta (k, R, D) for the
     first R <= T measurements; gradients flow through it. ``cache`` keeps what several metrics need once computed
     (ranks, MAP estimates). ``dense`` (m, S, D) are many more draws for the first S measurements, for scores that ask
-    for thousands.
+    for thousands. ``signals`` is the posterior itself where it says what would be measured.
     """
 
     theta: Tensor
     log_density: Callable[[Tensor], Tensor] | None = None
     cache: dict[str, Tensor] = field(default_factory=dict, repr=False)
     dense: Tensor | None = None
+    signals: HasSignals | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,6 +215,9 @@ class Truth:
         landmarks: (L, D), points of parameter space that the simulator names, such as modes, or ``None``.
         y_sd: (*y_shape), standard deviation of the measurements over the whole test set, where ``y`` is a part of it;
             else ``None``.
+        signal: (T, D), steps -> (T, *y_shape with ``steps`` times last), the signals without noise of the process
+            behind the measurements had their parameters been these, nuisances and initial states being their own; or
+            ``None``.
     """
 
     theta: Tensor
@@ -227,6 +232,7 @@ class Truth:
     log_likelihood: Callable[[Tensor, Tensor], Tensor] | None = None
     landmarks: Tensor | None = None
     y_sd: Tensor | None = None
+    signal: Callable[[Tensor, int], Tensor] | None = None
 
     @property
     def prior_sd(self) -> Tensor:

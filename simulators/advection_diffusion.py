@@ -34,7 +34,7 @@ from torch.distributions import Distribution, Independent, Uniform
 from torch.nn.functional import pad
 from torch.special import log_ndtr
 
-from posterior_bench import HasDynamics, HasNoise, HasPicture, HasReferenceDensity, Parameter, Simulator, Spec
+from posterior_bench import HasDynamics, HasPicture, HasReferenceDensity, HasTrajectory, Parameter, Simulator, Spec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ range of the published population."""
 
 
 @dataclass(frozen=True)
-class AdvectionDiffusion(Simulator, HasNoise, HasReferenceDensity, HasDynamics, HasPicture):
+class AdvectionDiffusion(Simulator, HasTrajectory, HasReferenceDensity, HasDynamics, HasPicture):
     """A profile on a line seen over time; see the module's docstring for formulas and sources.
 
     Args:
@@ -160,6 +160,10 @@ class AdvectionDiffusion(Simulator, HasNoise, HasReferenceDensity, HasDynamics, 
         y = self.trajectory(theta, self.nuisances(noise), self.steps)
         y = y + self.noise_sd * noise[:, -POINTS * self.steps :].reshape(y.shape)
         return torch.where(torch.isfinite(y).flatten(1).all(1)[:, None, None], y, torch.nan)
+
+    def signal(self, theta: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """Profiles without noise (N, 20, steps) for theta (N, 1) and noise (N, noise_dim), for any number of steps."""
+        return self.trajectory(theta, self.nuisances(noise), steps)
 
     def trajectory(self, theta: Tensor, nuisances: Tensor, steps: int) -> Tensor:
         """Profiles without noise (N, 20, steps) for theta (N, 1), nuisances (N, 2) and any number of steps.

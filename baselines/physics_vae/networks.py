@@ -17,6 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+WIDEST = 4.0
+"""Log variance that no Gaussian exceeds, 7 sd of the prior: what a network says far from all it was trained on must
+not overflow."""
+
 
 def layers(*sizes: int) -> nn.Sequential:
     """Fully connected layers of these sizes, inputs first, with ELU between them."""
@@ -69,7 +73,7 @@ class GaussianNetwork(nn.Module):
     def forward(self, values: Tensor) -> Gaussian:
         """The Gaussians (N, K) for inputs (N, M)."""
         features = self.features(values)
-        return Gaussian(self.mean(features), self.log_variance(features))
+        return Gaussian(self.mean(features), WIDEST - functional.softplus(WIDEST - self.log_variance(features)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from posterior_bench import HasLogProb, Posterior
+from posterior_bench import HasLogProb, HasSignals, Posterior
 from posterior_bench.priors import log_density_in_support
 
 from .model import PhysicsVAEModel
@@ -17,7 +17,7 @@ ROWS = 4_000
 """Signals made at a time: few enough that a solution of the solver stays small."""
 
 
-class PhysicsVAEPosterior(Posterior, HasLogProb):
+class PhysicsVAEPosterior(Posterior, HasLogProb, HasSignals):
     """q(z_P | y), and signals of the model under it.
 
     As q(z_P | y) rests on the mean of q(z_A | y), averaging over q(z_A | y) leaves it as it is: a diagonal Gaussian in

@@ -145,7 +145,8 @@ def _repeatable(trial: Trial) -> str:
         raise Failure(
             "other draws from one posterior under the same seed", "the same", "Sampling must not change the posterior."
         )
-    if not torch.equal(draws[0], draws[2]):
+    # but for rounding: in what order a library sums may rest on where in memory its numbers lie
+    if not torch.allclose(draws[0], draws[2], rtol=1e-3, atol=1e-4):
         raise Failure(
             "another posterior from the same simulations and seed",
             "the same",

@@ -101,7 +101,8 @@ def _repeatable(trial: SequentialTrial) -> str:
     for posterior in (trial.posterior, trial.posterior, trial.fit()[0]):
         with scope(3):
             draws.append(posterior.sample(trial.y, 20))
-    if not torch.equal(draws[0], draws[1]) or not torch.equal(draws[0], draws[2]):
+    # of two fits but for rounding: in what order a library sums may rest on where in memory its numbers lie
+    if not torch.equal(draws[0], draws[1]) or not torch.allclose(draws[0], draws[2], rtol=1e-3, atol=1e-4):
         raise Failure("other draws under the same seeds", "the same", "Draw from the global generators.")
     return "the same seed gives the same posterior and draws"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..contracts import HasLogProb, Metric, Posterior
+from ..contracts import HasLogProb, HasSignals, Metric, Posterior
 from ..records import Draws, Score, Truth
 from ..runtime import scope, seed_for
 from .c2st import ForestTwoSample, NetworkTwoSample
@@ -73,11 +73,12 @@ def draws_of(posterior: Posterior, y: Tensor, n: int) -> Draws:
             )
         parts.append(part)
     theta = torch.cat(parts, dim=1)
+    signals = posterior if isinstance(posterior, HasSignals) else None
     if not isinstance(posterior, HasLogProb):
-        return Draws(theta)
+        return Draws(theta, signals=signals)
     density = posterior.log_prob
     # a metric may ask for the first measurements alone, see ``Draws``
-    return Draws(theta, log_density=lambda at: density(at, y[: at.shape[1]]))
+    return Draws(theta, log_density=lambda at: density(at, y[: at.shape[1]]), signals=signals)
 
 
 def evaluate(

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Uniform
 
-from posterior_bench import HasDynamics, HasNoise, HasPicture, HasReferenceDensity, Parameter, Simulator, Spec
+from posterior_bench import HasDynamics, HasPicture, HasReferenceDensity, HasTrajectory, Parameter, Simulator, Spec
 
 from .importance import Importance
 
@@ -68,7 +68,7 @@ range of the published population."""
 
 
 @dataclass(frozen=True)
-class Pendulum(Simulator, HasNoise, HasReferenceDensity, HasDynamics, HasPicture):
+class Pendulum(Simulator, HasTrajectory, HasReferenceDensity, HasDynamics, HasPicture):
     """A pendulum seen as a series of angles; see the module's docstring for formulas and sources.
 
     Args:
@@ -158,6 +158,10 @@ class Pendulum(Simulator, HasNoise, HasReferenceDensity, HasDynamics, HasPicture
         """Angles (N, steps) in rad for theta (N, 1) and noise (N, noise_dim). A solution that diverges fails."""
         y = self.trajectory(theta, self.nuisances(noise), self.steps) + self.noise_sd * noise[:, -self.steps :]
         return torch.where(torch.isfinite(y).all(1, keepdim=True), y, torch.nan)
+
+    def signal(self, theta: Tensor, noise: Tensor, steps: int) -> Tensor:
+        """Angles without noise (N, steps) in rad for theta (N, 1) and noise (N, noise_dim), for any number of steps."""
+        return self.trajectory(theta, self.nuisances(noise), steps)
 
     def trajectory(self, theta: Tensor, nuisances: Tensor, steps: int) -> Tensor:
         """Angles without noise (N, steps) in rad, for theta (N, 1), nuisances (N, 4) and any number of steps.
