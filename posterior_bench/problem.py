@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from .contracts import Differentiable, HasDynamics, HasLikelihood, HasNoise, HasReference, Simulator
+from .contracts import Differentiable, HasDynamics, HasLikelihood, HasNoise, HasReference, Posterior, Simulator
 from .records import Need, Parameter, Simulations, Task
 
 CAPABILITY: Mapping[Need, type] = {
@@ -20,8 +20,8 @@ CAPABILITY: Mapping[Need, type] = {
 }
 """The class a simulator must derive from to meet a need."""
 
-MET_BY_ALL = frozenset({Need.SIMULATE, Need.OBSERVATION})
-"""Needs that every simulator meets."""
+MET_BY_ALL = frozenset({Need.SIMULATE, Need.OBSERVATION, Need.POSTERIOR})
+"""Needs that every task meets: a posterior to start from is no matter of the task, whoever runs the method names it."""
 
 
 class BudgetExceeded(RuntimeError):
@@ -71,6 +71,7 @@ class Problem:
         observation: (*y_shape), the one measurement that the method is fitted for, where it is fitted for one.
         unlabelled: (N, *y_shape), measurements of the process behind the test set, where the task gives such.
         labelled: the same with the parameters behind them.
+        posterior: of another method, fitted, that the method starts from.
     """
 
     def __init__(
@@ -81,9 +82,10 @@ class Problem:
         observation: Tensor | None = None,
         unlabelled: Tensor | None = None,
         labelled: Simulations | None = None,
+        posterior: Posterior | None = None,
     ) -> None:
         self._simulator, self._process = task.simulator, task.process
-        self._unlabelled, self._labelled = unlabelled, labelled
+        self._unlabelled, self._labelled, self._posterior = unlabelled, labelled, posterior
         self._granted = granted
         self._budget = budget
         self._observation = observation
@@ -143,6 +145,14 @@ class Problem:
         if self._labelled is None:
             raise ValueError("this problem has no labelled measurements; they are given by Problem(labelled=...)")
         return self._labelled
+
+    @property
+    def posterior(self) -> Posterior:
+        """The fitted posterior of another method, to start from; in ``restore`` too. Needs POSTERIOR."""
+        self._require(Need.POSTERIOR)
+        if self._posterior is None:
+            raise ValueError("this problem has no posterior to start from; it is given by Problem(posterior=...)")
+        return self._posterior
 
     def simulate(self, theta: Tensor) -> Tensor:
         """Measurements (N, *y_shape) for theta (N, D), counted against the budget. Needs SIMULATE.

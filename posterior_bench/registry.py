@@ -21,7 +21,7 @@ from .contracts import Method, Metric, Simulator
 from .records import check_name
 
 Group = Literal["simulators", "methods", "metrics"]
-SHARED = frozenset(f"posterior_bench.{name}" for name in ("training", "maps", "priors"))
+SHARED = frozenset(f"posterior_bench.{name}" for name in ("training", "maps", "priors", "dynamics"))
 """What of the core is part of a plug-in that imports it: its results depend on it."""
 
 _KIND: dict[Group, type] = {"simulators": Simulator, "methods": Method, "metrics": Metric}

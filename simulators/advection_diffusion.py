@@ -22,7 +22,7 @@ is the mirror image of the same problem, with the same posterior of a.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ from torch.nn.functional import pad
 from torch.special import log_ndtr
 
 from posterior_bench import HasDynamics, HasPicture, HasReferenceDensity, HasTrajectory, Parameter, Simulator, Spec
+from posterior_bench.dynamics import Derivative, integrate, require_solver
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,12 +104,11 @@ class AdvectionDiffusion(Simulator, HasTrajectory, HasReferenceDensity, HasDynam
     def __post_init__(self) -> None:
         if self.process not in PROCESSES:
             raise ValueError(f"found process {self.process!r}; expected one of {', '.join(map(repr, PROCESSES))}")
-        if self.solver not in ("rk4", "euler"):
-            raise ValueError(f"found solver {self.solver!r}; expected 'rk4' or 'euler'")
-        if min(self.steps, self.substeps) < 1 or not min(self.time_step, self.noise_sd) > 0:
+        require_solver(self.solver, self.substeps)
+        if self.steps < 1 or not min(self.time_step, self.noise_sd) > 0:
             raise ValueError(
-                f"found steps {self.steps}, substeps {self.substeps}, time_step {self.time_step} and noise_sd "
-                f"{self.noise_sd}; expected positive numbers"
+                f"found steps {self.steps}, time_step {self.time_step} and noise_sd {self.noise_sd}; expected positive "
+                "numbers"
             )
 
     @property
@@ -193,15 +193,9 @@ class AdvectionDiffusion(Simulator, HasTrajectory, HasReferenceDensity, HasDynam
         """The profiles (N, 20, T) of states (N, T, 20)."""
         return states.mT
 
-    def solve(self, derivative: Callable[[Tensor, float], Tensor], initial: Tensor, steps: int) -> Tensor:
+    def solve(self, derivative: Derivative, initial: Tensor, steps: int) -> Tensor:
         """States (N, steps, S) at t = 0, dt, ..., of d state / dt = derivative(state, t) from ``initial`` (N, S)."""
-        h = self.time_step / self.substeps
-        states = [initial]
-        for index in range((steps - 1) * self.substeps):
-            if index % self.substeps == 0:
-                states.append(states[-1])
-            states[-1] = _advance(derivative, states[-1], index * h, h, self.solver)
-        return torch.stack(states, dim=1)
+        return integrate(derivative, initial, steps, self.time_step, self.substeps, self.solver)
 
     def sample_reference(self, y: Tensor, n: int) -> Tensor:
         """Independent draws (n, B, 1) of p(a | y) for profiles y (B, 20, steps); see ``_Marginal`` for their error."""
@@ -237,21 +231,6 @@ class AdvectionDiffusion(Simulator, HasTrajectory, HasReferenceDensity, HasDynam
         axes.set_xlabel("place [length]")
         axes.set_ylabel("T")
         axes.legend(loc="best", frameon=False)
-
-
-def _advance(
-    derivative: Callable[[Tensor, float], Tensor], state: Tensor, time: float, h: float, solver: str
-) -> Tensor:
-    """The state a step h after ``time``."""
-    first = derivative(state, time)
-    if solver == "euler":
-        return torch.add(state, first, alpha=h)
-    # sums with a factor are one operation each: an autograd graph through the solver is made of these lines
-    second = derivative(torch.add(state, first, alpha=h / 2), time + h / 2)
-    third = derivative(torch.add(state, second, alpha=h / 2), time + h / 2)
-    fourth = derivative(torch.add(state, third, alpha=h), time + h)
-    slope = torch.add(first + fourth, second + third, alpha=2)
-    return torch.add(state, slope, alpha=h / 6)
 
 
 class _Marginal:

@@ -18,7 +18,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 LEVELS = (
     {"records"},
     {"contracts"},
-    {"problem", "runtime", "priors", "maps", "training"},
+    {"problem", "runtime", "priors", "dynamics", "maps", "training"},
     {"registry"},
     {"inn", "checks", "evaluation"},
     {"reference"},
@@ -31,7 +31,7 @@ LEVELS = (
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 PLUGINS = ("baselines", "simulators", "posterior_bench.inn")
-OFFERED = {"posterior_bench", "posterior_bench.training", "posterior_bench.priors", "posterior_bench.runtime"}
+OFFERED = {"posterior_bench", *(f"posterior_bench.{name}" for name in ("training", "priors", "dynamics", "runtime"))}
 """What a plug-in may import of the core."""
 
 

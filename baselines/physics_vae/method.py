@@ -99,7 +99,7 @@ class _PhysicsVAE(Method):
     epsilon: float = 1e-3
     weight_decay: float = 1e-6
     clip_value: float = 5.0
-    held_out: float = 0.1
+    held_out: float = 1 / 3
     check_every: int = 50
 
     quick: ClassVar[Mapping[str, object]] = {

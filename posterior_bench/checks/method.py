@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ..contracts import HasLatent, HasLogProb, Method, Posterior
 from ..problem import unmet
-from ..records import MethodSpec, Need, Simulations, Task
+from ..records import MethodSpec, Need, Simulations
 from ..runtime import load_tensors, save_tensors, scope
 from .findings import Failure, Finding, require_frozen_defaults, run
 from .gaussian import PRIOR_SD, LinearGaussian
 from .sequential import sequential_checks
 from .statistics import distance_between, normalisation
-from .trial import LINEAR, Trial
+from .trial import LINEAR, Trial, task_of
 
 FAR, RARE = 20.0, 0.01
 """Standard deviations of the prior that draws do not reach, unless failed simulations were learned from; and by how
@@ -42,7 +42,7 @@ def check_method(method: Method, simulations: int = 2000) -> list[Finding]:
     findings = run([partial(_spec, method)])
     if not findings[0].ok:
         return findings
-    missing = unmet(method.spec.needs, Task("check", LINEAR))
+    missing = unmet(method.spec.needs, task_of(LINEAR))
     if missing:
         return [*findings, Finding("fit", True, f"not checked: it needs {', '.join(missing)}")]
     if Need.OBSERVATION in method.spec.needs:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..contracts import HasLogProb, Method, Posterior
 from ..problem import Problem
-from ..records import Need, Simulations, Task
+from ..records import Need, Simulations
 from ..runtime import load_tensors, save_tensors, scope
 from .findings import Failure
 from .trial import LINEAR, Silent, Trial
@@ -35,7 +35,7 @@ class SequentialTrial:
 
     def problem(self) -> Problem:
         """A fresh problem with the measurement and the whole budget."""
-        return Problem(Task("check", LINEAR), self.method.spec.needs, self.budget, self.y[0])
+        return self.common.problem(LINEAR, self.y[0])
 
     def fit(self) -> tuple[Posterior, Problem]:
         """The posterior, and the problem with what was spent; always under one seed."""
@@ -113,7 +113,7 @@ def _restore(trial: SequentialTrial) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         save_tensors(path, tensors, settings)
-        problem = Problem(Task("check", LINEAR), trial.method.spec.needs, observation=trial.y[0])
+        problem = trial.common.problem(LINEAR, trial.y[0], budget=0)
         restored = trial.method.restore(*load_tensors(path), problem)
     draws = []
     for posterior in (trial.posterior, restored):

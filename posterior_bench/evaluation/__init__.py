@@ -9,6 +9,7 @@ from .calibration_by_measurement import CalibrationByMeasurement
 from .coverage_regions import BallCoverage, HighestDensityCoverage
 from .distances import SlicedWasserstein
 from .information import Information
+from .interval_coverage import IntervalCoverage
 from .intervals import Interval, mean_interval, paired_difference
 from .landmarks import StrayDraws
 from .leakage import Leakage
@@ -16,11 +17,13 @@ from .local_tests import LocalTwoSample
 from .log_score import LogScore
 from .map_estimate import MAPEstimate
 from .mmd import PosteriorMMD, unbiased_mmd
+from .parameter_error import ParameterError
 from .posterior_predictive import PosteriorPredictive
 from .rank_statistics import RankStatistics
 from .ranking import Entry, Ranked, rank
 from .resimulation import Resimulation
 from .scoring import draws_of, evaluate, metrics_shipped
+from .signals import Signals
 from .skill import Skill
 
 __all__ = [
@@ -32,16 +35,19 @@ __all__ = [
     "HighestDensityCoverage",
     "Information",
     "Interval",
+    "IntervalCoverage",
     "Leakage",
     "LocalTwoSample",
     "LogScore",
     "MAPEstimate",
     "NetworkTwoSample",
+    "ParameterError",
     "PosteriorMMD",
     "PosteriorPredictive",
     "RankStatistics",
     "Ranked",
     "Resimulation",
+    "Signals",
     "Skill",
     "SlicedWasserstein",
     "StrayDraws",

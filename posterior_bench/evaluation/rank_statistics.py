@@ -155,14 +155,19 @@ class RankStatistics(Metric):
 
     Nothing where T < 3.
 
+    The likelihood is computed (L + 1) T times, with L of the draws, taken at random, and the first T measurements. The
+    null bands are those of this T, and hold for any L. What a wrong posterior does to the mean of u is L / (L + 1) of
+    what it would with all draws, to its spread L (L - 1) / (L + 1)^2, while the bands narrow by sqrt(T): for a given
+    number of calls, few draws of many measurements tell most. The defaults, 6,000 calls, keep 0.92 and 0.76.
+
     Args:
-        draws: of each measurement whose likelihood is computed.
-        measurements: the first ones, whose likelihood is computed.
+        draws: L, of each measurement, whose likelihood is computed.
+        measurements: T, the first ones, whose likelihood is computed.
     """
 
     name: ClassVar[str] = "sbc_deviation"
-    version: ClassVar[int] = 1
-    draws: int = 50
+    version: ClassVar[int] = 2
+    draws: int = 11
     measurements: int = 500
 
     def score(self, draws: Draws, truth: Truth) -> Iterator[Score]:

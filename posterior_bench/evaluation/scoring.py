@@ -16,15 +16,18 @@ from .calibration_by_measurement import CalibrationByMeasurement
 from .coverage_regions import BallCoverage, HighestDensityCoverage
 from .distances import SlicedWasserstein
 from .information import Information
+from .interval_coverage import IntervalCoverage
 from .landmarks import StrayDraws
 from .leakage import Leakage
 from .local_tests import LocalTwoSample
 from .log_score import LogScore
 from .map_estimate import MAPEstimate
 from .mmd import PosteriorMMD
+from .parameter_error import ParameterError
 from .posterior_predictive import PosteriorPredictive
 from .rank_statistics import RankStatistics
 from .resimulation import Resimulation
+from .signals import Signals
 from .skill import Skill
 
 
@@ -39,6 +42,8 @@ def metrics_shipped() -> tuple[Metric, ...]:
         BallCoverage(),
         LocalTwoSample(),
         Skill(),
+        ParameterError(),
+        IntervalCoverage(),
         LogScore(),
         Information(),
         MAPEstimate(),
@@ -46,6 +51,7 @@ def metrics_shipped() -> tuple[Metric, ...]:
         PosteriorPredictive(),
         PosteriorMMD(),
         StrayDraws(),
+        Signals(),
         SlicedWasserstein(),
         NetworkTwoSample(),
         ForestTwoSample(),

@@ -139,6 +139,7 @@ class Skill(Metric):
     - ``energy_skill``: 1 - mean ES / mean ES_prior on the same test set: 0 for the prior, 1 for the truth itself;
       ``per_measurement`` is 1 - ES_j / mean ES_prior.
     - ``crps_skill/<p>``: the same for each parameter alone.
+    - ``crps/<p>``: mean CRPS of each parameter, in its own unit; lower is better.
 
     A null band is what these draws would score were the truth one of them. It says whether a method knows what it
     claims to know: an over-confident one scores below its own band.
@@ -168,3 +169,7 @@ class Skill(Metric):
         for k, name in enumerate(names(truth)):
             band = ratio_band(pseudo[..., k], pseudo_prior[..., k])
             yield _skill(f"crps_skill/{name}", marginal[:, k], of_prior[:, k], band)
+            own, null = scale[k] * marginal[:, k], scale[k] * pseudo[..., k]
+            low, high = mean_band(null.mean(0), null.var(0), len(rows))
+            error = standard_error(own)
+            yield Score(f"crps/{name}", float(own.double().mean()), error, low, high, per_measurement=own)

@@ -29,6 +29,9 @@ from .remarks import remarks_html, remarks_markdown
 from .score_tables import DEFINITIONS as SCORE_DEFINITIONS
 from .score_tables import score_table
 from .settings import compares_settings, settings_table
+from .signal_figures import signal_figures
+from .signal_tables import DEFINITIONS as SIGNAL_DEFINITIONS
+from .signal_tables import estimates_table, signals_table
 from .style import Look, looks
 from .summary import TaskSummary, summarise
 from .tables import (
@@ -41,6 +44,8 @@ from .tables import (
     trouble_table,
 )
 from .trial_figures import LEGIBLE, trials_figure
+
+TERMS = DEFINITIONS + SCORE_DEFINITIONS + SIGNAL_DEFINITIONS
 
 LISTED = 30
 """Jobs whose commands the Markdown page lists itself."""
@@ -126,7 +131,7 @@ def _section(
     legible = len(summary.scored) <= LEGIBLE
     figures = [skill_figure(summary, look), coverage_figure(summary, look)]
     figures += calibration_figures(summary, look) if legible else []
-    beside = [score_table(summary), fits_table(summary)]
+    beside = [estimates_table(summary), signals_table(summary), score_table(summary), fits_table(summary)]
     if budgets and legible:
         figures += [
             rank_figure(summary, look, results.draws),
@@ -134,11 +139,12 @@ def _section(
             marginal_figure(summary, look),
             joint_figure(summary, look),
             picture_figure(summary, look),
+            *signal_figures(summary, look),
             *latent_figures(summary, look),
             training_figure(summary, look),
         ]
     if budgets:
-        own = [published for published in results.published if published.task == summary.info.name]
+        own = [p for p in results.published if p.task == summary.info.name and p.budget in (None, summary.budget)]
         beside += [published_table(published, summary, i) for i, published in enumerate(own)]
     return Section(
         summary=summary,
@@ -187,7 +193,7 @@ def _html(
         settings_first=compares_settings(results),
         trouble=trouble_table(results),
         jobs=[(job, results.labels[method_key(results, job)]) for job in results.jobs],
-        definitions=DEFINITIONS + SCORE_DEFINITIONS,
+        definitions=TERMS,
         across=across,
         looks=look,
         remarks=remarks_html(results.remarks),
@@ -262,7 +268,7 @@ def _readme_lines(
     yield "## Failures\n"
     yield to_markdown(trouble) if trouble.lines else "Every job succeeded.\n"
     yield "## Definitions\n"
-    yield from (f"- **{term}.** {escape_markdown(meaning)}" for term, meaning in DEFINITIONS + SCORE_DEFINITIONS)
+    yield from (f"- **{term}.** {escape_markdown(meaning)}" for term, meaning in TERMS)
     yield f"\n## Reproduce\n\n    {' '.join(results.command.split())}\n"
     if len(results.jobs) > LISTED:
         yield f"The commands that show each of {len(results.jobs)} jobs and make it again: [jobs](tables/jobs.md)."

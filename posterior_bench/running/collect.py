@@ -46,19 +46,28 @@ def time_left(jobs: Sequence[Job], store: Store, workers: int) -> tuple[float, i
     """Seconds that a run will take, and the number of parts of which nothing tells how long they take."""
     total, unknown = 0.0, 0
     missing: dict[Path, Job] = {}
-    for job in jobs:
+    planned = {job.fit for job in jobs}
+    for job in (*jobs, *_bases(jobs, planned, store)):
         if store.read_rows(job) is not None or job.missing:
             continue
         seconds = estimate(job, store).seconds
         total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
         missing[store.test_set(job.test_set)] = job
         if not store.fit(job).exists():
-            missing |= {store.chunk(job.simulations, job.repetition, index): job for index in range(job.chunks)}
+            learner = job.learner
+            missing |= {store.chunk(job.simulations, learner.stream, index): job for index in range(job.chunks)}
     for path, job in missing.items():
         if not path.exists():
             rows = job.measurements if path.parent.name == "tests" else CHUNK
             total, unknown = total + rows * (job.milliseconds or 0.0) / 1000, unknown + (job.milliseconds is None)
     return total / max(1, workers), unknown
+
+
+def _bases(jobs: Sequence[Job], planned: set[str], store: Store) -> list[Job]:
+    """The jobs, not of the plan, whose posteriors others of the plan start from and that are not fitted yet."""
+    undone = [job for job in jobs if store.read_rows(job) is None and not job.missing]
+    bases = {job.learner.base.fit: job.learner.base for job in undone if job.learner.base is not None}
+    return [base for fit, base in bases.items() if fit not in planned and not store.fit(base).exists()]
 
 
 def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()) -> Results:
@@ -153,6 +162,7 @@ def _published(entry: PublishedEntry) -> PublishedTable:
         columns=entry.columns,
         metrics=tuple(metric or None for metric in entry.metrics),
         rows=tuple((row.label, row.method, row.values) for row in entry.rows),
+        budget=entry.budget,
     )
 
 

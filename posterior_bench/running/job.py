@@ -24,6 +24,9 @@ class Job:
 
     ``measurements`` is the size of the test set as it is stored, ``first`` how many of it are scored, where not all;
     ``engine`` the version of what finds the reference, empty where the simulator has its own.
+
+    ``fitted_as`` is the job of another task whose fit this one scores, where the fit is not of its own task; ``base``
+    the job whose posterior its method starts from. ``labels_at_most`` is the method's own limit on ``labels``.
     """
 
     id: str
@@ -63,6 +66,26 @@ class Job:
     unlabelled: int = 0
     labels: int = 0
     labelled: bool = False
+    labels_at_most: int | None = None
+    fitted_as: Job | None = None
+    base: Job | None = None
+
+    @property
+    def learner(self) -> Job:
+        """The job by which its posterior is fitted: itself, or that of another task."""
+        return self if self.fitted_as is None else self.fitted_as
+
+    @property
+    def stream(self) -> int:
+        """The repetition whose simulations it learns from: a method that starts from another's posterior, as that."""
+        return self.repetition if self.base is None else self.base.stream
+
+    @property
+    def n_labels(self) -> int | None:
+        """Number of labelled measurements that the method learns from, ``None`` where it asks for none."""
+        if not self.labelled:
+            return None
+        return self.labels if self.labels_at_most is None else min(self.labels_at_most, self.labels)
 
     @property
     def cell(self) -> str:

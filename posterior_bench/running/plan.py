@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from .. import registry
-from ..contracts import HasLikelihood, HasReference, Method, Metric, Simulator
+from ..contracts import HasReference, Metric
 from ..problem import unmet
-from ..records import SCHEMA, Need, Task
+from ..records import SCHEMA, Need
 from ..runtime import digest
+from .entries import PlannedMethod, PlannedTask, address, methods_of, tasks_of
 from .job import CHUNK, Job
-from .suite import MethodEntry, Suite, SuiteError, TaskEntry
+from .suite import Suite, SuiteError
 
 __all__ = ["CHUNK", "Job", "address", "metrics", "plan"]
-
-OBSERVATIONS = 10
-"""Measurements for which a method that is fitted for one of them is fitted, where its entry does not say: as many as
-the published benchmark has (Lueckmann et al. 2021, arXiv:2101.04964)."""
 
 
 def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
@@ -32,58 +25,26 @@ def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
         only: patterns of ``task/method``, ``task``, ``method`` or a job's id; empty for all.
 
     Raises:
-        SuiteError: where a plug-in is unknown or refuses its options, two entries share a name, or ``only`` fits none.
+        SuiteError: where a plug-in is unknown or refuses its options, two entries share a name, an entry names another
+            that does not fit, or ``only`` fits none.
     """
-    tasks = _named(suite.tasks, [_build("simulators", entry.simulator, entry.options) for entry in suite.tasks])
-    methods = _named(suite.methods, [_build("methods", entry.method, entry.options) for entry in suite.methods])
-    scored_by = digest(metrics())
-    known = [name for name, _, _ in tasks]
-    for label, entry, _ in methods:
-        for name in [*(entry.tasks or ()), *entry.seconds]:
-            if name not in known:
-                raise SuiteError(f"methods: {label}: {registry.unknown('task', name, known)}")
-    for table in suite.published:
-        if table.task not in known:
-            raise SuiteError(f"published: {registry.unknown('task', table.task, known)}")
+    tasks, methods = tasks_of(suite), methods_of(suite)
+    _check_names(suite, tasks, methods)
     jobs = []
-    for task_name, task_entry, simulator in tasks:
-        for label, method_entry, method in methods:
-            if method_entry.tasks is not None and task_name not in method_entry.tasks:
+    planner = _Planner(suite)
+    for task in tasks:
+        for method in methods:
+            if not method.runs_on(task):
                 continue
-            trains = method.spec.trains
-            observations = _observations(method_entry, method, label)
-            for place, (budget, repetitions) in enumerate(suite.cells(task_entry) if trains else ((0, 1),)):
-                seconds = method_entry.seconds_at(task_name, place)
-                for repetition in range(min(repetitions, method_entry.repetitions or repetitions)):
-                    jobs += [
-                        _job(
-                            suite,
-                            scored_by,
-                            task_name,
-                            task_entry,
-                            simulator,
-                            label,
-                            method_entry,
-                            method,
-                            budget,
-                            repetition,
-                            seconds,
-                            observation,
-                        )
-                        for observation in observations
-                    ]
+            for place, (_, repetitions) in enumerate(method.cells(suite, task.entry)):
+                for repetition in range(repetitions):
+                    cell = task, method, place, repetition
+                    jobs += [planner.job(*cell, observation) for observation in method.observations]
     chosen = tuple(job for job in jobs if not only or any(_fits(job, pattern) for pattern in only))
     if not chosen:
         cells = sorted({f"{job.task}/{job.label}" for job in jobs})
         raise SuiteError(f"no job fits {' '.join(only)}; the suite holds {', '.join(cells)}")
     return chosen
-
-
-def address(plugin: Simulator | Method, source: str, options: Mapping[str, Any]) -> list[object]:
-    """What identifies a plug-in with its options and its code; a JSON-like list."""
-    name = source.rpartition(":")[2] if ".py:" in source else source
-    full = dataclasses.asdict(plugin) if dataclasses.is_dataclass(plugin) else dict(options)
-    return [name, plugin.spec.name, plugin.spec.version, full, registry.source_hash(type(plugin))]
 
 
 def metrics() -> list[list[object]]:
@@ -95,132 +56,138 @@ def metrics() -> list[list[object]]:
     return found
 
 
-def _job(
-    suite: Suite,
-    scored_by: str,
-    task_name: str,
-    task: TaskEntry,
-    simulator: Simulator,
-    label: str,
-    entry: MethodEntry,
-    method: Method,
-    budget: int,
-    repetition: int,
-    seconds: float | None,
-    observation: int | None,
-) -> Job:
-    where = address(simulator, task.simulator, task.options)
-    process: Simulator = simulator
-    reality = None
-    if task.reality is not None:
-        reality = (task.reality.simulator, task.reality.options)
-        process = _build("simulators", *reality)
-    task_version = Task.version
-    simulations = digest("simulations", task_name, task_version, where, CHUNK)[:16]
-    made_by = where if reality is None else address(process, *reality)
-    test_set = digest("test", task_name, task_version, made_by, suite.measurements)[:16]
-    how = address(method, entry.method, entry.options)
-    built = Task(task_name, simulator, process, task_version, task.unlabelled, task.labels)
-    fit = digest("fit", SCHEMA, task_name, task_version, where, how, budget, repetition, *_data(built, method, made_by))
-    fit = fit[:16]
-    size = suite.measurements, suite.draws, suite.reference_measurements, suite.reference_draws
-    more = entry.measurements, suite.dense_measurements, suite.dense_draws
-    engine = _engine(task, process) if task.reference == "engine" else ""
-    job = digest("job", fit, test_set, scored_by, task.reference, engine, *size, *more)[:16]
-    if observation is not None:
-        fit = f"{digest('fit for one measurement', fit, test_set)[:16]}-{observation:04d}"
-        job = f"{job}-{observation:04d}"
-    return Job(
-        id=job,
-        fit=fit,
-        suite=suite.name,
-        task=task_name,
-        task_version=task_version,
-        source=task.simulator,
-        source_options=task.options,
-        reality=reality,
-        simulator=simulator.spec.name,
-        simulator_version=simulator.spec.version,
-        method_source=entry.method,
-        method=method.spec.name,
-        method_version=method.spec.version,
-        options=entry.options,
-        label=label,
-        budget=budget,
-        repetition=repetition,
-        measurements=suite.measurements,
-        draws=suite.draws,
-        reference_measurements=min(suite.reference_measurements, suite.measurements),
-        reference_draws=suite.reference_draws,
-        simulations=simulations,
-        test_set=test_set,
-        has_reference=bool(engine) or (bool(task.reference) and isinstance(process, HasReference)),
-        missing=tuple(unmet(method.spec.needs, built)),
-        timeout_seconds=60 * suite.timeout_minutes,
-        seconds=seconds,
-        milliseconds=task.milliseconds,
-        first=entry.measurements,
-        dense_measurements=suite.dense_measurements,
-        dense_draws=suite.dense_draws,
-        observation=observation,
-        sequential=observation is not None and Need.SIMULATE in method.spec.needs,
-        engine=engine,
-        unlabelled=task.unlabelled,
-        labels=task.labels,
-        labelled=Need.LABELLED in method.spec.needs,
-    )
+class _Planner:
+    """Makes the jobs of a suite."""
 
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+        self.scored_by = digest(metrics())
 
-def _data(task: Task, method: Method, made_by: list[object]) -> Iterator[object]:
-    """What a fit depends on beside its simulations: the measurements of the reality that the method learns from."""
-    if Need.UNLABELLED in method.spec.needs:
-        yield ["unlabelled", made_by, task.unlabelled]
-    if Need.LABELLED in method.spec.needs:
-        yield ["labelled", made_by, task.labels]
-
-
-def _observations(entry: MethodEntry, method: Method, label: str) -> Sequence[int | None]:
-    """The measurements that get a job of their own; ``(None,)`` for one job on all of them."""
-    one_each = Need.OBSERVATION in method.spec.needs
-    wrong, right = ("measurements", "observations") if one_each else ("observations", "measurements")
-    if getattr(entry, wrong) is not None:
-        fitted = "for each measurement anew" if one_each else "once for all measurements"
-        raise SuiteError(f"methods: {label}: {wrong} was given and the method is fitted {fitted}; give {right} instead")
-    return range(entry.observations or OBSERVATIONS) if one_each else (None,)
-
-
-def _engine(task: TaskEntry, process: Simulator) -> str:
-    """The version of the reference engine: a hash of its source, as of a plug-in's.
-
-    Raises:
-        SuiteError: where the engine cannot work.
-    """
-    if task.reality is not None or not isinstance(process, HasLikelihood):
-        found = f"reality {task.reality.simulator!r}" if task.reality else f"{process.spec.name!r} has no likelihood"
-        raise SuiteError(
-            f'tasks: {task.name or task.simulator}: reference = "engine" and {found}; expected measurements of a '
-            "simulator with a log_likelihood"
+    def job(
+        self, task: PlannedTask, method: PlannedMethod, place: int, repetition: int, observation: int | None = None
+    ) -> Job:
+        """The job of one repetition at budget number ``place``, of one measurement where one is given."""
+        suite, entry, spec = self.suite, task.entry, method.method.spec
+        budget, _ = method.cells(suite, entry)[place]
+        fitted_as = base = None
+        if task.fit_of is not None and method.trains:
+            fitted_as = self.job(task.fit_of, method, place, repetition)
+        elif method.base is not None:
+            _, repetitions = method.base.cells(suite, entry)[place]
+            base = self.job(task, method.base, place, repetition % repetitions)
+        made_by = task.made_by
+        test_set = digest("test", task.name, task.task.version, made_by, suite.measurements)[:16]
+        fit = fitted_as.fit if fitted_as is not None else _fit(task, method, budget, repetition, base)
+        job = self._scored(task, method, fit, test_set)
+        if observation is not None:
+            fit = f"{digest('fit for one measurement', fit, test_set)[:16]}-{observation:04d}"
+            job = f"{job}-{observation:04d}"
+        reality = None if entry.reality is None else (entry.reality.simulator, entry.reality.options)
+        exact = bool(entry.reference) and isinstance(task.task.process, HasReference)
+        simulator = task.task.simulator.spec
+        return Job(
+            id=job,
+            fit=fit,
+            suite=suite.name,
+            task=task.name,
+            task_version=task.task.version,
+            source=entry.simulator,
+            source_options=entry.options,
+            reality=reality,
+            simulator=simulator.name,
+            simulator_version=simulator.version,
+            method_source=method.entry.method,
+            method=spec.name,
+            method_version=spec.version,
+            options=method.entry.options,
+            label=method.label,
+            budget=budget,
+            repetition=repetition,
+            measurements=suite.measurements,
+            draws=suite.draws,
+            reference_measurements=min(suite.reference_measurements, suite.measurements),
+            reference_draws=suite.reference_draws,
+            simulations=_simulations(task) if fitted_as is None else fitted_as.simulations,
+            test_set=test_set,
+            has_reference=bool(task.engine) or exact,
+            missing=_missing(task, method, fitted_as, base),
+            timeout_seconds=60 * suite.timeout_minutes,
+            seconds=_seconds(task, method, place),
+            milliseconds=entry.milliseconds,
+            first=method.entry.measurements,
+            dense_measurements=self._dense(task),
+            dense_draws=suite.dense_draws,
+            observation=observation,
+            sequential=observation is not None and Need.SIMULATE in method.needs,
+            engine=task.engine,
+            unlabelled=entry.unlabelled,
+            labels=entry.labels,
+            labelled=Need.LABELLED in method.needs,
+            labels_at_most=method.labels_at_most,
+            fitted_as=fitted_as,
+            base=base,
         )
-    folder = Path(str(files("posterior_bench"))) / "reference"
-    return digest([(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py"))])[:8]
+
+    def _dense(self, task: PlannedTask) -> int:
+        """The number of measurements that get many draws."""
+        own = task.entry.dense_measurements
+        return self.suite.dense_measurements if own is None else own
+
+    def _scored(self, task: PlannedTask, method: PlannedMethod, fit: str, test_set: str) -> str:
+        """The address of the rows: all that determines them beside the fit and the test set."""
+        suite = self.suite
+        size = suite.measurements, suite.draws, suite.reference_measurements, suite.reference_draws
+        more = method.entry.measurements, self._dense(task), suite.dense_draws
+        found = digest("job", fit, test_set, self.scored_by, task.entry.reference, task.engine, *size, *more)
+        return found[:16]
 
 
-def _build(group: registry.Group, source: str, options: Mapping[str, Any]) -> Any:
-    try:
-        return registry.build(group, source, options)
-    except registry.PluginError as error:
-        raise SuiteError(f"{'tasks' if group == 'simulators' else group}: {error}") from error
+def _fit(task: PlannedTask, method: PlannedMethod, budget: int, repetition: int, base: Job | None) -> str:
+    """The address of a fit: all that determines the fitted state."""
+    what = task.name, task.task.version, task.where, method.how, budget, repetition
+    return digest("fit", SCHEMA, *what, *_data(task, method, base))[:16]
 
 
-def _named(entries: Iterable[Any], built: Iterable[Any]) -> list[tuple[str, Any, Any]]:
-    """(name, entry, plug-in) of each entry, names being unique."""
-    named = [(entry.name or plugin.spec.name, entry, plugin) for entry, plugin in zip(entries, built, strict=True)]
-    seen: set[str] = set()
-    for name, _, _ in named:
-        if name in seen:
-            raise SuiteError(f"two entries are called {name!r}; give one of them a name of its own")
-        seen.add(name)
-    return named
+def _data(task: PlannedTask, method: PlannedMethod, base: Job | None) -> Iterator[object]:
+    """What a fit depends on beside its simulations: the measurements and the posterior that the method learns from."""
+    if Need.UNLABELLED in method.needs:
+        yield ["unlabelled", task.made_by, task.entry.unlabelled]
+    if Need.LABELLED in method.needs:
+        yield ["labelled", task.made_by, task.entry.labels]
+    if base is not None:
+        yield ["posterior", base.fit]
+
+
+def _simulations(task: PlannedTask) -> str:
+    """The address of the simulations of a task."""
+    return digest("simulations", task.name, task.task.version, task.where, CHUNK)[:16]
+
+
+def _missing(task: PlannedTask, method: PlannedMethod, fitted_as: Job | None, base: Job | None) -> tuple[str, ...]:
+    """The words of what the method needs, or what it starts from, and the task cannot give."""
+    if fitted_as is not None:
+        return fitted_as.missing
+    return tuple(sorted({*unmet(method.needs, task.task), *(base.missing if base is not None else ())}))
+
+
+def _seconds(task: PlannedTask, method: PlannedMethod, place: int) -> float | None:
+    """Seconds of a job as far as the suite's file tells; those of the task whose fits it takes, where not its own."""
+    found = method.entry.seconds_at(task.name, place)
+    if found is None and task.fit_of is not None:
+        return method.entry.seconds_at(task.fit_of.name, place)
+    return found
+
+
+def _check_names(suite: Suite, tasks: Sequence[PlannedTask], methods: Sequence[PlannedMethod]) -> None:
+    """Raise ``SuiteError`` where an entry names a task that there is not."""
+    known = [task.name for task in tasks]
+    for method in methods:
+        for name in [*(method.entry.tasks or ()), *method.entry.seconds]:
+            if name not in known:
+                raise SuiteError(f"methods: {method.label}: {registry.unknown('task', name, known)}")
+    for table in suite.published:
+        if table.task not in known:
+            raise SuiteError(f"published: {registry.unknown('task', table.task, known)}")
 
 
 def _fits(job: Job, pattern: str) -> bool:

@@ -148,6 +148,7 @@ class PublishedTable:
         columns: heading of each column.
         metrics: our metric of each column, ``None`` where there is none.
         rows: (label as published, our method's key in ``Results.labels`` or ``None``, the cells as published).
+        budget: whose results it is compared with; ``None`` for each of the task's.
     """
 
     task: str
@@ -157,6 +158,7 @@ class PublishedTable:
     columns: tuple[str, ...]
     metrics: tuple[str | None, ...]
     rows: tuple[tuple[str, str | None, tuple[str, ...]], ...]
+    budget: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

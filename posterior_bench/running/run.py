@@ -5,32 +5,20 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from loky.process_executor import BrokenProcessPool
 
-from . import truth, work
+from . import work
 from .executors import InThisProcess, Slot, WorkerProcess
-from .plan import Job
+from .job import Job
 from .store import Store
+from .units import Unit, units_of
 
-
-@dataclass(eq=False)
-class Unit:
-    """One piece of work: a job, or something that jobs need."""
-
-    key: str
-    title: str
-    call: Callable[[], tuple[str, str]]
-    job: Job | None
-    needs: tuple[str, ...]
-    timeout_seconds: float
-    weight: float = 0.0
-    turn: int = 0
-    needed_by: list[str] = field(default_factory=list)
+__all__ = ["Display", "Outcome", "Silent", "Unit", "run", "units_of"]
 
 
 @dataclass
@@ -119,48 +107,9 @@ def _undescribed(job: Job, store: Store, retry: bool) -> bool:
     """Whether the latent space of a done job is to be described, and can be."""
     if store.latent(job).exists() and not (retry and store.read_latent(job)[1]):
         return False
-    return all(path.exists() for path in (store.fit(job), store.artefact(job), store.test_set(job.test_set)))
-
-
-def units_of(jobs: Iterable[Job], store: Store, device: str) -> dict[str, Unit]:
-    """The units that the jobs come to, by key, each after what it needs."""
-    units: dict[str, Unit] = {}
-
-    def add(key: str, title: str, call: Callable[[], tuple[str, str]], job: Job, needs: Iterable[str] = ()) -> str:
-        if key not in units:
-            units[key] = Unit(key, title, call, None, tuple(needs), job.timeout_seconds, 1e9, job.repetition)
-        return key
-
-    for job in jobs:
-        needs: list[str] = []
-        if not job.missing:
-            test = store.test_set(job.test_set)
-            if not test.exists():
-                call = functools.partial(work.guarded, truth.simulate_test_set, job, store, device)
-                needs.append(add(f"test-{job.test_set}", f"{job.task}: test set", call, job))
-            for address, draw, what in (
-                (job.reference_address, truth.draw_reference, "exact posterior"),
-                (job.dense_address, truth.draw_dense_reference, "exact posterior, many draws"),
-            ):
-                if address and not store.reference(address).exists():
-                    call = functools.partial(work.guarded, draw, job, store, device)
-                    tests = tuple(need for need in needs if need.startswith("test-"))
-                    needs.append(add(f"reference-{address}", f"{job.task}: {what}", call, job, tests))
-            if not store.fit(job).exists():
-                for index in range(job.chunks):
-                    path = store.chunk(job.simulations, job.repetition, index)
-                    if not path.exists():
-                        call = functools.partial(work.guarded, work.simulate_chunk, job, store, index, device)
-                        key = f"simulate-{job.simulations}-{job.repetition}-{index}"
-                        title = f"{job.task}: simulations {index + 1} of {job.chunks}"
-                        needs.append(add(key, title, call, job))
-        call = functools.partial(work.guarded, work.run_job, job, store, device)
-        weight = job.seconds or 0.0
-        units[job.id] = Unit(job.id, job.cell, call, job, tuple(needs), job.timeout_seconds, weight, job.repetition)
-    for unit in units.values():
-        for key in unit.needs:
-            units[key].needed_by.append(unit.key)
-    return units
+    base = job.learner.base
+    fits = [store.fit(job)] if base is None else [store.fit(job), store.fit(base)]
+    return all(path.exists() for path in (*fits, store.artefact(job), store.test_set(job.test_set)))
 
 
 class _Loop:

@@ -33,11 +33,18 @@ class Source(_Entry):
     options: dict[str, Any] = {}
 
 
+OF_A_FIT = ("simulator", "options", "unlabelled", "labels", "budgets", "repetitions")
+"""Keys of a task that a fit on it depends on, apart from the reality that it may learn from."""
+
+
 class TaskEntry(_Entry):
     """One task of a suite.
 
     Args:
         simulator: registered name, or ``file.py:Class``.
+        fit_of: name of another task whose fits are scored here, on this task's own measurements: nothing is trained
+            for it, and what determines a fit (``OF_A_FIT``) is that task's. It needs a name, and is given a
+            ``reality`` where its measurements are not the simulator's.
         options: of the simulator.
         name: of the task; by default the simulator's.
         budgets: numbers of simulations; by default the suite's.
@@ -48,10 +55,12 @@ class TaskEntry(_Entry):
         unlabelled: measurements of the reality, without their parameters, for methods that learn from such.
         labels: pairs of parameters and measurements of the reality, for methods that learn from such; others of them
             for each repetition.
+        dense_measurements: in place of the suite's, where scores of many draws are dearer than elsewhere.
         milliseconds: a simulation takes on one core, for the time estimate alone.
     """
 
-    simulator: str
+    simulator: str = ""
+    fit_of: Name | None = None
     options: dict[str, Any] = {}
     name: Name | None = None
     budgets: tuple[Budget, ...] | None = None
@@ -60,7 +69,22 @@ class TaskEntry(_Entry):
     reference: StrictBool | Literal["engine"] = True
     unlabelled: int = Field(default=0, ge=0)
     labels: int = Field(default=0, ge=0)
+    dense_measurements: int | None = Field(default=None, ge=0)
     milliseconds: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _trained_on_its_own_or_on_another(self) -> TaskEntry:
+        if self.fit_of is None:
+            if not self.simulator:
+                raise ValueError("simulator is missing; expected one, or fit_of with the name of another task")
+            return self
+        given = [key for key in OF_A_FIT if key in self.model_fields_set]
+        if given:
+            found = f"found fit_of together with {', '.join(given)}"
+            raise ValueError(f"{found}; what determines a fit is the other task's: leave it out here")
+        if self.name is None:
+            raise ValueError("name is missing; a task that takes the fits of another needs one of its own")
+        return self
 
 
 class MethodEntry(_Entry):
@@ -70,8 +94,11 @@ class MethodEntry(_Entry):
         method: registered name, or ``file.py:Class``.
         options: of the method.
         name: under which the suite reports it; needed where a method stands twice. By default the method's.
-        tasks: names of the tasks it runs on; by default all.
-        repetitions: fits a cell at most, where those of the task would be more than this method deserves.
+        tasks: names of the tasks it runs on; by default all, or those of the entry that it is ``around``.
+        around: name of another entry of methods, for a method that starts from another's posterior. Its repetition r
+            starts from the fit of repetition r modulo the other's repetitions, and learns from the same simulations.
+        repetitions: fits a cell at most, where those of the task would be more than this method deserves. Of a method
+            around another: the fits a cell, which may be more; by default as many as the other has.
         measurements: so many of the same test set, the first ones, are asked of it and scored, where all are too dear;
             by default all.
         observations: so many measurements, the first of the test set, each get a fit and a job of their own; for
@@ -84,6 +111,7 @@ class MethodEntry(_Entry):
     options: dict[str, Any] = {}
     name: Name | None = None
     tasks: tuple[str, ...] | None = None
+    around: Name | None = None
     repetitions: Repetitions | None = None
     measurements: int | None = Field(default=None, ge=1)
     observations: int | None = Field(default=None, ge=1)
@@ -106,10 +134,12 @@ class PublishedRow(_Entry):
 class PublishedEntry(_Entry):
     """A table from the literature, printed beside the suite's own; see ``results.PublishedTable``.
 
-    ``metrics`` names our metric of each column, ``""`` where there is none.
+    ``metrics`` names our metric of each column, ``""`` where there is none; ``budget`` is the one whose results it is
+    compared with, by default each of the task's.
     """
 
     task: str
+    budget: Budget | None = None
     title: str
     source: str
     note: str
@@ -171,6 +201,8 @@ class Suite(_Entry):
     @model_validator(mode="after")
     def _no_more_than_the_test_set(self) -> Suite:
         asked: list[tuple[str, int | None]] = [("dense_measurements", self.dense_measurements)]
+        for task in self.tasks:
+            asked.append((f"{task.name or task.simulator}: dense_measurements", task.dense_measurements))
         for entry in self.methods:
             label = entry.name or entry.method
             asked += [(f"{label}: measurements", entry.measurements), (f"{label}: observations", entry.observations)]

@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..contracts import HasLandmarks, HasLikelihood, HasNoise, HasReference, HasReferenceDensity, Simulator
+from ..contracts import (
+    HasLandmarks,
+    HasLikelihood,
+    HasNoise,
+    HasReference,
+    HasReferenceDensity,
+    HasTrajectory,
+    Simulator,
+)
 from ..problem import check_simulated
 from ..records import Simulations, Task, Truth
 from ..runtime import cache_in, load_tensors, save_tensors, scope, seed_for, write_text
@@ -34,12 +42,12 @@ def simulated(simulator: Simulator, n: int) -> dict[str, Tensor]:
 
 
 def simulate_test_set(job: Job, store: Store, device: str) -> None:
-    """Draw T valid measurements and the parameters behind them."""
+    """Draw T valid measurements and the parameters behind them; with explicit noise where the process has it."""
     path = store.test_set(job.test_set)
     if path.exists():
         return
     task = job.build_task()
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[dict[str, Tensor]] = []
     valid = tried = 0
     with cache_in(store.cache), scope(seed_for("test set", job.task, job.task_version), device):
         while valid < job.measurements:
@@ -51,11 +59,8 @@ def simulate_test_set(job: Job, store: Store, device: str) -> None:
             drawn = simulated(task.process, min(CHUNK, job.measurements))
             pairs = Simulations(drawn["theta"], drawn["y"])
             tried, valid = tried + len(pairs), valid + len(pairs) - pairs.invalid
-            pairs = pairs.only_valid()
-            found.append((pairs.theta, pairs.y))
-    theta = torch.cat([t for t, _ in found])[: job.measurements]
-    y = torch.cat([y for _, y in found])[: job.measurements]
-    save_tensors(path, {"theta": theta, "y": y})
+            found.append({what: tensor[pairs.valid] for what, tensor in drawn.items()})
+    save_tensors(path, {what: torch.cat([part[what] for part in found])[: job.measurements] for what in found[0]})
 
 
 def measured(job: Job, task: Task, name: str, count: int, device: str) -> Simulations | None:
@@ -138,7 +143,10 @@ def measurements_of(job: Job, store: Store, device: str) -> Tensor:
 
 
 def truth_of(job: Job, task: Task, store: Store, device: str) -> Truth:
-    """What a job is scored against, cut to the measurements that it is scored on."""
+    """What a job is scored against, cut to the measurements that it is scored on.
+
+    The target is p(theta | y) under the process behind the measurements, so that the prior is that process's own.
+    """
     tests, _ = load_tensors(store.test_set(job.test_set), device)
     exact = _cut(store, job.reference_address, job, device)
     dense = _cut(store, job.dense_address, job, device)
@@ -148,7 +156,7 @@ def truth_of(job: Job, task: Task, store: Store, device: str) -> Truth:
         return check_simulated(process.simulate(theta), theta, process)
 
     with scope(seed_for("prior draws", job.task, job.task_version), device):
-        prior = task.simulator.prior()
+        prior = process.prior()
         prior_draws = prior.sample((PRIOR_DRAWS,))
     return Truth(
         tests["theta"][job.scored],
@@ -163,7 +171,24 @@ def truth_of(job: Job, task: Task, store: Store, device: str) -> Truth:
         log_likelihood=process.log_likelihood if isinstance(process, HasLikelihood) else None,
         landmarks=task.simulator.landmarks.to(device) if isinstance(task.simulator, HasLandmarks) else None,
         y_sd=tests["y"].std(0) if job.size < job.measurements else None,
+        signal=_signal(process, tests["noise"][job.scored] if "noise" in tests else None),
     )
+
+
+def _signal(process: Simulator, noise: Tensor | None) -> Callable[[Tensor, int], Tensor] | None:
+    """``Truth.signal`` for the noise (T, noise_dim) behind the measurements, ``None`` where it was not kept.
+
+    A test set written by an earlier version of the package holds no noise.
+    """
+    if noise is None or not isinstance(process, HasTrajectory):
+        return None
+
+    def signal(theta: Tensor, steps: int) -> Tensor:
+        if len(theta) != len(noise):
+            raise ValueError(f"found {len(theta)} parameter vectors; expected one a measurement, {len(noise)}")
+        return process.signal(theta, noise, steps)
+
+    return signal
 
 
 def _cut(store: Store, address: str, job: Job, device: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What a worker process does: simulate a chunk, a test set or a reference, or carry one job from fit to rows.
+"""What a worker process does: simulate a chunk, a test set or a reference, fit, or carry one job from fit to rows.
 
 Every unit is a function of a job and a store; it writes its file last and whole, so that it may die at any moment.
 """
@@ -6,7 +6,6 @@ Every unit is a function of a job and a store; it writes its file last and whole
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import platform
 import time
@@ -21,34 +20,19 @@ from torch import Tensor
 from .. import registry
 from ..contracts import HasLatent, Metric, Posterior
 from ..evaluation import draws_of
-from ..problem import Problem
-from ..records import Draws, MethodSpec, Need, Row, Score, Simulations, Task, Truth
-from ..runtime import cache_in, load_tensors, save_tensors, scope, seed_for, write_text
+from ..records import Draws, Row, Score, Truth
+from ..runtime import cache_in, save_tensors, scope, seed_for
+from .fitting import fitted
 from .job import CHUNK, Job
 from .latent import latent_of
 from .memory import peak_memory_mb, reset_peak_memory
 from .results import KEPT_MEASUREMENTS, Artefact, Cost
 from .store import Store
-from .truth import draws_in_parts, measured, measurements_of, simulated, truth_of
+from .truth import draws_in_parts, measurements_of, simulated, truth_of
 
 
 class NonFiniteDraws(ArithmeticError):
     """A posterior returned draws that are not numbers."""
-
-
-class ProgressFile:
-    """Tells how far a unit has come, through a small file that the main process reads."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.last = 0.0
-
-    def update(self, done: int, total: int, message: str = "") -> None:
-        """Write at most twice a second."""
-        now = time.monotonic()
-        if now - self.last > 0.5:
-            self.last = now
-            write_text(self.path, json.dumps({"done": done, "total": total, "message": message}))
 
 
 def guarded(function: Callable[..., str | None], *arguments: object) -> tuple[str, str]:
@@ -65,14 +49,21 @@ def guarded(function: Callable[..., str | None], *arguments: object) -> tuple[st
 
 
 def simulate_chunk(job: Job, store: Store, index: int, device: str) -> None:
-    """Draw one chunk of simulations of the job's task and repetition."""
-    path = store.chunk(job.simulations, job.repetition, index)
+    """Draw one chunk of simulations of the job's task and stream."""
+    path = store.chunk(job.simulations, job.stream, index)
     if path.exists():
         return
     task = job.build_task()
-    seed = seed_for("simulations", job.task, job.task_version, job.repetition, index)
+    seed = seed_for("simulations", job.task, job.task_version, job.stream, index)
     with cache_in(store.cache), scope(seed, device):
         save_tensors(path, simulated(task.simulator, CHUNK))
+
+
+def fit_job(job: Job, store: Store, key: str, device: str) -> None:
+    """Fit the posterior of a job that several jobs wait for, its own among them or not."""
+    reset_peak_memory()
+    with cache_in(store.cache):
+        fitted(job, store, device, key)
 
 
 def run_job(job: Job, store: Store, device: str) -> str:
@@ -84,7 +75,7 @@ def run_job(job: Job, store: Store, device: str) -> str:
     reset_peak_memory()
     task = job.build_task()
     with cache_in(store.cache):
-        posterior, history, fit_cost = _fit(job, task, store, device)
+        posterior, history, fit_cost = fitted(job, store, device, job.id)
         truth = truth_of(job, task, store, device)
         start = time.perf_counter()
         with scope(seed_for("draw", job.id), device):
@@ -127,7 +118,7 @@ def describe_latent(job: Job, store: Store, device: str) -> None:
         )
     y = measurements_of(job, store, device)
     with cache_in(store.cache):
-        posterior, _, _ = _fit(job, job.build_task(), store, device)
+        posterior, _, _ = fitted(job, store, device, job.id)
         _describe(job, store, posterior, y, artefact, device)
 
 
@@ -161,7 +152,7 @@ def row(
         budget=job.budget,
         repetition=job.repetition,
         test_set=f"{job.test_set}-{job.size}",
-        n_labels=job.labels if job.labelled else None,
+        n_labels=job.n_labels,
         observation=job.observation if score is None or job.observation is not None else score.observation,
         metric=None if score is None else score.metric,
         metric_version=None if metric is None else metric.version,
@@ -194,58 +185,6 @@ def _dense(job: Job, posterior: Posterior, truth: Truth, device: str) -> Tensor 
         return None
     with scope(seed_for("dense draw", job.id), device):
         return draws_in_parts(lambda y, n: draws_of(posterior, y, n).theta, truth.y[:count], job.dense_draws)
-
-
-def _fit(job: Job, task: Task, store: Store, device: str) -> tuple[Posterior, Mapping[str, Tensor], dict]:
-    """The posterior, always rebuilt from its file, so that a resumed job continues from the same bits."""
-    method = job.build_method()
-    spec: MethodSpec = method.spec
-    observation = None if job.observation is None else measurements_of(job, store, device)[0]
-    path = store.fit(job)
-    if not path.exists():
-        paths = [store.chunk(job.simulations, job.repetition, index) for index in range(job.chunks)]
-        simulations = _simulations(task, store.first_rows(paths, job.budget) if paths else {}, spec, device)
-        unlabelled = measured(job, task, "unlabelled", task.unlabelled, device)
-        labelled = measured(job, task, "labelled", task.labels, device)
-        problem = Problem(
-            task, spec.needs, job.budget, observation, None if unlabelled is None else unlabelled.y, labelled
-        )
-        start = time.perf_counter()
-        with scope(seed_for("fit", job.fit), device):
-            posterior = method.fit(simulations, problem, ProgressFile(store.running(job.id)))
-        seconds = time.perf_counter() - start
-        tensors, settings = posterior.state()
-        cost = {
-            "seconds": seconds,
-            "parameters": _count(posterior),
-            "peak_memory_mb": peak_memory_mb(),
-            "calls": problem.calls or len(simulations),
-            "invalid": problem.invalid or simulations.invalid,
-        }
-        named = {f"state:{k}": v for k, v in tensors.items()} | {
-            f"history:{k}": v for k, v in posterior.history.items()
-        }
-        save_tensors(path, named, {"settings": settings, "cost": cost})
-    named, header = load_tensors(path, device)
-    state = {k.removeprefix("state:"): v for k, v in named.items() if k.startswith("state:")}
-    history = {k.removeprefix("history:"): v for k, v in named.items() if k.startswith("history:")}
-    with scope(seed_for("restore", job.fit), device):
-        posterior = method.restore(state, header["settings"], Problem(task, spec.needs, observation=observation))
-    return posterior, history, header["cost"]
-
-
-def _simulations(task: Task, rows: dict[str, Tensor], spec: MethodSpec, device: str) -> Simulations:
-    if not rows:
-        dim, shape = len(task.simulator.spec.parameters), task.simulator.spec.y_shape
-        return Simulations(torch.empty(0, dim, device=device), torch.empty(0, *shape, device=device))
-    noise = rows["noise"].to(device) if Need.NOISE in spec.needs and "noise" in rows else None
-    return Simulations(rows["theta"].to(device), rows["y"].to(device), noise)
-
-
-def _count(posterior: Posterior) -> int | None:
-    """Trained numbers of a posterior whose networks are torch modules."""
-    modules = [v for v in vars(posterior).values() if isinstance(v, torch.nn.Module)]
-    return sum(p.numel() for module in modules for p in module.parameters()) or None
 
 
 def _score(job: Job, draws: Draws, truth: Truth, device: str) -> list[tuple[Metric, Score]]:

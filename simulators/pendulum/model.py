@@ -21,7 +21,7 @@ at w = 3.14 over the horizon. Here both use Runge-Kutta steps; ``solver="euler",
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Uniform
 
 from posterior_bench import HasDynamics, HasPicture, HasReferenceDensity, HasTrajectory, Parameter, Simulator, Spec
+from posterior_bench.dynamics import Derivative, integrate, require_solver
 
 from .importance import Importance
 
@@ -100,12 +101,11 @@ class Pendulum(Simulator, HasTrajectory, HasReferenceDensity, HasDynamics, HasPi
     def __post_init__(self) -> None:
         if self.process not in PROCESSES:
             raise ValueError(f"found process {self.process!r}; expected one of {', '.join(map(repr, PROCESSES))}")
-        if self.solver not in ("rk4", "euler"):
-            raise ValueError(f"found solver {self.solver!r}; expected 'rk4' or 'euler'")
-        if min(self.steps, self.substeps) < 1 or not min(self.time_step, self.noise_sd) > 0:
+        require_solver(self.solver, self.substeps)
+        if self.steps < 1 or not min(self.time_step, self.noise_sd) > 0:
             raise ValueError(
-                f"found steps {self.steps}, substeps {self.substeps}, time_step {self.time_step} and noise_sd "
-                f"{self.noise_sd}; expected positive numbers"
+                f"found steps {self.steps}, time_step {self.time_step} and noise_sd {self.noise_sd}; expected positive "
+                "numbers"
             )
 
     @property
@@ -192,15 +192,9 @@ class Pendulum(Simulator, HasTrajectory, HasReferenceDensity, HasDynamics, HasPi
         """The angles (N, T) of states (N, T, 2)."""
         return states[..., 0]
 
-    def solve(self, derivative: Callable[[Tensor, float], Tensor], initial: Tensor, steps: int) -> Tensor:
+    def solve(self, derivative: Derivative, initial: Tensor, steps: int) -> Tensor:
         """States (N, steps, S) at t = 0, dt, ..., of d state / dt = derivative(state, t) from ``initial`` (N, S)."""
-        h = self.time_step / self.substeps
-        states = [initial]
-        for index in range((steps - 1) * self.substeps):
-            if index % self.substeps == 0:
-                states.append(states[-1])
-            states[-1] = _advance(derivative, states[-1], index * h, h, self.solver)
-        return torch.stack(states, dim=1)
+        return integrate(derivative, initial, steps, self.time_step, self.substeps, self.solver)
 
     def sample_reference(self, y: Tensor, n: int) -> Tensor:
         """Draws (n, B, 1) of p(w | y) for angles y (B, steps), by resampling ``weighted_reference``.
@@ -268,18 +262,3 @@ class Pendulum(Simulator, HasTrajectory, HasReferenceDensity, HasDynamics, HasPi
         axes.set_xlabel("time [s]")
         axes.set_ylabel("angle [rad]")
         axes.legend(loc="best", frameon=False)
-
-
-def _advance(
-    derivative: Callable[[Tensor, float], Tensor], state: Tensor, time: float, h: float, solver: str
-) -> Tensor:
-    """The state a step h after ``time``."""
-    first = derivative(state, time)
-    if solver == "euler":
-        return torch.add(state, first, alpha=h)
-    # sums with a factor are one operation each: an autograd graph through the solver is made of these lines
-    second = derivative(torch.add(state, first, alpha=h / 2), time + h / 2)
-    third = derivative(torch.add(state, second, alpha=h / 2), time + h / 2)
-    fourth = derivative(torch.add(state, third, alpha=h), time + h)
-    slope = torch.add(first + fourth, second + third, alpha=2)
-    return torch.add(state, slope, alpha=h / 6)

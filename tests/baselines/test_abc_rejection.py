@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KernelDensity
 from torch import Tensor
+from torch.distributions import Distribution, Independent, Uniform
 
 import baselines.abc_rejection as module
-from baselines.abc_rejection import ABCRejection, NearestSimulations
-from posterior_bench import Problem, Simulations, Task
+from baselines.abc_rejection import BANDWIDTHS, ABCRejection, NearestSimulations, SmoothedSimulations, cross_validated
+from posterior_bench import Parameter, Problem, Simulations, Simulator, Spec, Task
 from posterior_bench.checks import LinearGaussian, check_method
 from posterior_bench.runtime import scope
 from posterior_bench.training import Standardise
@@ -35,8 +40,9 @@ def by_full_sort(y: Tensor, simulations: Simulations, accept: int) -> Tensor:
     return distance.argsort(1)[:, :accept]
 
 
-def test_conforms() -> None:
-    assert [f for f in check_method(ABCRejection()) if not f.ok] == []
+@pytest.mark.parametrize("method", [ABCRejection(), ABCRejection(smooth=True), ABCRejection(standardise=False)])
+def test_conforms(method: ABCRejection) -> None:
+    assert [f for f in check_method(method) if not f.ok] == []
 
 
 @pytest.mark.parametrize("block", [2**8, 2**12, 2**22])
@@ -159,3 +165,91 @@ def test_no_valid_simulation() -> None:
 def test_bank_of_one() -> None:
     posterior = NearestSimulations(torch.zeros(1, 2), torch.zeros(1, 4), 1)
     assert posterior.sample(torch.ones(3, 4), 2).shape == (2, 3, 2)
+
+
+def test_without_standardising_distances_are_in_the_units_of_y() -> None:
+    simulations, y = bank(500), bank(5, seed=1).y
+    factor = torch.tensor([1e3, 1.0, 1.0, 1.0])
+    scaled = Simulations(simulations.theta, simulations.y * factor)
+    found = ABCRejection(accept=5, standardise=False).fit(scaled, PROBLEM, Silent()).nearest(y * factor)
+    plain = (scaled.y.double()[None] - (y * factor).double()[:, None]).norm(dim=-1).argsort(1)[:, :5]
+    assert torch.equal(found, plain)
+    assert not torch.equal(ABCRejection(accept=5).fit(scaled, PROBLEM, Silent()).nearest(y * factor), plain)
+
+
+@dataclass(frozen=True)
+class Corner(Simulator):
+    """Two uniform parameters of different widths, seen with little noise: posteriors touch the bounds."""
+
+    @property
+    def spec(self) -> Spec:
+        return Spec("corner", 1, "none", (Parameter("a"), Parameter("b")), y_shape=(2,))
+
+    def prior(self) -> Distribution:
+        return Independent(Uniform(torch.tensor([0.0, -100.0]), torch.tensor([1.0, 100.0])), 1)
+
+    def simulate(self, theta: Tensor) -> Tensor:
+        return theta / torch.tensor([1.0, 100.0]) + 0.2 * torch.randn_like(theta)
+
+
+def smoothed_corner() -> tuple[SmoothedSimulations, Tensor]:
+    simulator = Corner()
+    with scope(3):
+        theta = simulator.prior().sample((4000,))
+        simulations = Simulations(theta, simulator.simulate(theta))
+    posterior = ABCRejection(accept=100, smooth=True).fit(simulations, Problem(Task("corner", simulator)), Silent())
+    assert isinstance(posterior, SmoothedSimulations)
+    return posterior, torch.tensor([[0.0, 1.0], [0.5, 0.0], [1.0, -1.0]])
+
+
+def test_smoothed_draws_stay_in_the_support_and_follow_the_density() -> None:
+    posterior, y = smoothed_corner()
+    with scope(4):
+        draws = posterior.sample(y, 5000)
+    low, high = torch.tensor([0.0, -100.0]), torch.tensor([1.0, 100.0])
+    assert ((draws > low) & (draws < high)).all()
+    assert len(draws[:, 0].unique(dim=0)) == 5000
+    edges = (torch.arange(200) + 0.5) / 200
+    grid = low + (high - low) * torch.cartesian_prod(edges, edges)
+    density = posterior.log_prob(grid[:, None].expand(-1, 3, -1), y).exp() * float((high - low).prod()) / 200**2
+    torch.testing.assert_close(density.sum(0), torch.ones(3), atol=0.02, rtol=0)
+    mean = (density[..., None] * grid[:, None]).sum(0) / density.sum(0)[:, None]
+    assert ((mean - draws.mean(0)).abs() < 4 * draws.std(0) / 5000**0.5 + 0.002 * (high - low)).all()
+    assert (posterior.log_prob(torch.tensor([1.1, 0.0]).expand(1, 3, 2), y) == -torch.inf).all()
+
+
+def test_smoothed_draws_widen_the_accepted_by_the_bandwidth() -> None:
+    posterior, y = smoothed_corner()
+    centres, bandwidth = posterior.kernels(y)
+    with scope(5):
+        real = posterior.to_real(posterior.sample(y, 20_000))
+    expected = (centres.var(1, correction=0) + bandwidth[:, None] ** 2).sqrt()
+    torch.testing.assert_close(real.std(0), expected, rtol=0.03, atol=0.0)
+
+
+def test_kernels_of_other_measurements_are_not_kept() -> None:
+    posterior, y = smoothed_corner()
+    theta = posterior.nearest.theta[:3].expand(2, 3, 2)
+    whole = posterior.log_prob(theta, y)
+    order = [2, 0, 1]
+    torch.testing.assert_close(posterior.log_prob(theta[:, order], y[order]), whole[:, order])
+    torch.testing.assert_close(posterior.log_prob(theta[:, :1], y[:1]), whole[:, :1])
+
+
+@pytest.mark.parametrize("gap", [0.0, 6.0])
+def test_bandwidth_is_what_scikit_learn_finds(gap: float) -> None:
+    with scope(6):
+        centres = torch.randn(3, 100, 2) * torch.tensor([1.0, 0.3]) + gap * (torch.rand(3, 100, 1) > 0.5)
+    for found, points in zip(cross_validated(centres), centres.double().numpy(), strict=True):
+        sd = ((points - points.mean(0)) ** 2).mean() ** 0.5
+        grid = np.linspace(*BANDWIDTHS, 41) * sd
+        search = GridSearchCV(KernelDensity(), {"bandwidth": grid}, cv=20).fit(points)
+        assert abs(float(found) - search.best_params_["bandwidth"]) <= 0.011 * sd
+
+
+def test_smoothing_needs_two() -> None:
+    with pytest.raises(ValueError, match="at least 2 to smooth"):
+        ABCRejection(accept=1, smooth=True).fit(bank(50), PROBLEM, Silent())
+    identical = Simulations(torch.zeros(30, 2), bank(30).y)
+    draws = ABCRejection(accept=5, smooth=True).fit(identical, PROBLEM, Silent()).sample(bank(2).y, 7)
+    assert torch.isfinite(draws).all()

@@ -13,6 +13,7 @@ from torch.distributions import MultivariateNormal
 
 from posterior_bench import HasLatent, HasLogProb, Method, MethodSpec, Need, Posterior, Problem, Progress, Simulations
 from posterior_bench.checks import check_method
+from posterior_bench.checks.trial import Trial
 
 
 class Line(Posterior, HasLogProb):
@@ -281,7 +282,54 @@ def test_catches(method: Method, check: str, message: str) -> None:
 
 
 def test_what_cannot_be_tried_is_said() -> None:
-    wanting = MethodSpec("wanting", 1, "", needs=frozenset({Need.SIMULATE, Need.LABELLED}))
+    wanting = MethodSpec("wanting", 1, "", needs=frozenset({Need.SIMULATE, Need.UNLABELLED}))
     method = type("Wanting", (Regression,), {"spec": wanting})()
     findings = check_method(method)
-    assert [(f.name, f.ok, f.message) for f in findings[1:]] == [("fit", True, "not checked: it needs labelled")]
+    assert [(f.name, f.ok, f.message) for f in findings[1:]] == [("fit", True, "not checked: it needs unlabelled")]
+
+
+class Widened(Posterior):
+    """Draws of another posterior, farther from their mean by a factor."""
+
+    def __init__(self, base: Posterior, factor: Tensor) -> None:
+        self.base, self.factor = base, factor
+
+    def sample(self, y: Tensor, n: int) -> Tensor:
+        draws = self.base.sample(y, n + 50)
+        return (draws.mean(0) + self.factor * (draws - draws.mean(0)))[:n]
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        return {"factor": self.factor}, {}
+
+
+@dataclass(frozen=True)
+class Recalibrates(Method):
+    """Widens the posterior that it is given until labelled measurements are as far out as its draws."""
+
+    spec: ClassVar[MethodSpec] = MethodSpec("recalibrates", 1, "", frozenset({Need.POSTERIOR, Need.LABELLED}))
+
+    def fit(self, simulations: Simulations, problem: Problem, progress: Progress) -> Posterior:
+        pairs, base = problem.labelled, problem.posterior
+        draws = base.sample(pairs.y, 50)
+        return Widened(base, (pairs.theta - draws.mean(0)).std(0) / draws.std(0).mean(0))
+
+    def restore(self, tensors: dict[str, Tensor], settings: dict, problem: Problem) -> Posterior:
+        return Widened(problem.posterior, tensors["factor"])
+
+
+def test_a_method_that_starts_from_a_posterior_is_given_one_that_is_too_narrow() -> None:
+    method = Recalibrates()
+    assert [f for f in check_method(method) if not f.ok] == []
+    posterior = Trial(method, 100).posterior
+    torch.testing.assert_close(posterior.factor, torch.full((2,), 2.0), atol=0.2, rtol=0)
+
+
+class Forgets(Recalibrates):
+    """What is restored is not on top of the posterior that it was fitted around."""
+
+    def restore(self, tensors: dict[str, Tensor], settings: dict, problem: Problem) -> Posterior:
+        return Widened(problem.posterior, torch.ones(2))
+
+
+def test_a_recalibration_that_is_lost_on_the_way_is_caught() -> None:
+    assert {f.name for f in check_method(Forgets()) if not f.ok} == {"restore"}

@@ -80,6 +80,28 @@ def test_the_likelihood_tells_the_prior_from_the_posterior(problem, truth, by_na
     assert prior["sbc_bias/log_likelihood"].value > 0.3
 
 
+def test_what_the_likelihood_costs_and_what_is_left_of_its_power(problem, by_name):
+    """11 draws of 500 measurements, whatever is given; exact draws pass, draws that are 1.3 times too wide fail."""
+    calls = []
+
+    def log_likelihood(theta, y):
+        calls.append(len(theta))
+        return Normal(theta @ problem.forward.T, problem.noise).log_prob(y).sum(-1)
+
+    truth = replace(problem.truth(600), log_likelihood=log_likelihood)
+    found = by_name(RankStatistics().score(problem.exact(truth, 60), truth))
+    assert sum(calls) == 12 * 500
+    bias = found["sbc_bias/log_likelihood"]
+    assert len(bias.per_measurement) == 500
+    assert bias.null_high == pytest.approx(1.96 / (12 * 500) ** 0.5, rel=1e-3)
+    edges = uniform_ranks(500).largest[[50, 1950]]
+    assert found["sbc_deviation/log_likelihood"].null_low == pytest.approx(float(edges[0]))
+    assert found["sbc_deviation/log_likelihood"].null_high == pytest.approx(float(edges[1]))
+    wide = by_name(RankStatistics().score(Draws(problem.draws(truth.y, 60, scale=1.3)), truth))
+    assert wide["sbc_bias/log_likelihood"].value > bias.null_high
+    assert wide["sbc_p_value/log_likelihood"].value < 0.05
+
+
 def test_likelihood_of_what_lies_outside_or_is_broken(normal_truth):
     truth = normal_truth(50)
     below = replace(truth, log_likelihood=lambda theta, y: torch.full((len(theta),), -torch.inf))

@@ -87,12 +87,14 @@ def test_every_score_has_a_stable_id(problem, by_name):
     }
     each = ("calibration_error", "calibration_score", "coverage_bias", "rank_bias", "crps_skill", "map_error")
     each += ("calibration_worst_bin", "coverage_worst_bin", "sbc_deviation", "sbc_p_value")
-    each += ("information_gain", "information_lost", "information_ceiling")
+    each += ("information_gain", "information_lost", "information_ceiling", "crps")
+    each += ("mean_error", "relative_error", "bias", "coverage_50", "coverage_90", "width_90")
     parameters = {f"{m}/{p}" for m in (*each, "map_error_density") for p in "abc"}
     scores = by_name(evaluate(problem.posterior(), truth, n=30))
     assert set(scores) == single | parameters
     without = by_name(evaluate(Draws(problem.draws(truth.y, 30)), problem.truth(60), [Skill(), Leakage()]))
-    assert set(without) == {"leakage", "energy_score", "energy_skill", *(f"crps_skill/{p}" for p in "abc")}
+    of_each = {f"{m}/{p}" for m in ("crps", "crps_skill") for p in "abc"}
+    assert set(without) == {"leakage", "energy_score", "energy_skill"} | of_each
 
 
 @pytest.mark.parametrize("measurements", [1, 2])
@@ -120,14 +122,17 @@ def test_registered_metrics_are_those_that_ship():
         "c2st_rf",
         "hpd_coverage",
         "information",
+        "interval_coverage",
         "leakage",
         "local_c2st",
         "log_score",
         "map_estimate",
         "mmd",
+        "parameter_error",
         "posterior_predictive",
         "resimulation",
         "sbc",
+        "signals",
         "skill",
         "sliced_wasserstein",
         "stray_draws",

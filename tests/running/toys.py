@@ -16,6 +16,7 @@ from posterior_bench import (
     HasLogProb,
     HasReference,
     HasReferenceDensity,
+    HasTrajectory,
     Method,
     MethodSpec,
     Need,
@@ -50,6 +51,42 @@ class Gaussian(_Base, HasReference):
     def sample_reference(self, y: Tensor, n: int) -> Tensor:
         variance = self.sd**2 / (1 + self.sd**2)
         return y / (1 + self.sd**2) + variance**0.5 * torch.randn(n, *y.shape)
+
+
+@dataclass(frozen=True)
+class Population(Gaussian):
+    """The Gaussian whose parameters are drawn about another place: theta ~ N(place, 0.3^2)."""
+
+    place: float = 0.0
+
+    def prior(self) -> Distribution:
+        return Independent(Normal(torch.full((2,), self.place), 0.3), 1)
+
+    def sample_reference(self, y: Tensor, n: int) -> Tensor:
+        precision = 1 / 0.3**2 + 1 / self.sd**2
+        mean = (self.place / 0.3**2 + y / self.sd**2) / precision
+        return mean + precision**-0.5 * torch.randn(n, *y.shape)
+
+
+@dataclass(frozen=True)
+class Ramp(_Base, HasTrajectory):
+    """y_t = (a + nuisance) + b t + N(0, sd^2) at t = 0, 1; rows with a nuisance above 1.5 fail."""
+
+    sd: float = 0.5
+
+    @property
+    def noise_dim(self) -> int:
+        return 3
+
+    def simulate(self, theta: Tensor) -> Tensor:
+        return self.simulate_from(theta, torch.randn(len(theta), 3))
+
+    def simulate_from(self, theta: Tensor, noise: Tensor) -> Tensor:
+        y = self.signal(theta, noise, 2) + self.sd * noise[:, 1:]
+        return y.masked_fill(noise[:, :1] > 1.5, torch.nan)
+
+    def signal(self, theta: Tensor, noise: Tensor, steps: int) -> Tensor:
+        return theta[:, :1] + noise[:, :1] + theta[:, 1:] * torch.arange(float(steps))
 
 
 @dataclass(frozen=True)
@@ -163,6 +200,37 @@ class Noisy(Regression):
     def fit(self, simulations: Simulations, problem: Problem, progress: Progress) -> Posterior:
         fitted = super().fit(simulations, problem, progress)
         return Linear(fitted.slope + 0.01 * torch.randn(2), fitted.sd)  # type: ignore[attr-defined]
+
+
+class Rescaled(Posterior):
+    """Draws of another posterior, their distance from their mean multiplied by a factor (2,)."""
+
+    def __init__(self, base: Posterior, factor: Tensor) -> None:
+        self.base, self.factor = base, factor
+
+    def sample(self, y: Tensor, n: int) -> Tensor:
+        draws = self.base.sample(y, max(n, 100))
+        mean = draws.mean(0)
+        return mean + self.factor * (draws[:n] - mean)
+
+    def state(self) -> tuple[dict[str, Tensor], dict]:
+        return {"factor": self.factor}, {}
+
+
+@dataclass(frozen=True)
+class Rescales(Method):
+    """The posterior of another method with the sd that labelled measurements show."""
+
+    labels: int = 50
+    spec: ClassVar[MethodSpec] = MethodSpec("rescales", 1, "a toy", frozenset({Need.POSTERIOR, Need.LABELLED}))
+
+    def fit(self, simulations: Simulations, problem: Problem, progress: Progress) -> Posterior:
+        theta, y = problem.labelled.theta[: self.labels], problem.labelled.y[: self.labels]
+        draws = problem.posterior.sample(y, 200)
+        return Rescaled(problem.posterior, (theta - draws.mean(0)).std(0) / draws.std(0).mean(0))
+
+    def restore(self, tensors: dict[str, Tensor], settings: dict, problem: Problem) -> Posterior:
+        return Rescaled(problem.posterior, tensors["factor"])
 
 
 @dataclass(frozen=True)
