@@ -1,6 +1,6 @@
 """Recalibration by a Gaussian process: the error of the mean is a smooth function of y, its size depends on y too.
 
-    t | y ~ Student_nu(m(y) + f(y),  var f(y) + s^2(y)),    s(y) = exp(c + d log s_base(y))
+    t | y ~ Student_nu(m(y) + f(y),  (n + 5) / (n - 5) (var f(y) + s^2(y))),    s(y) = exp(c + d log s_base(y))
     f ~ GP(0, k),    k(y, y') = 1 + x_1 x_1' + A^2 exp(-|x(y) - x(y')|^2 / (2 l^2))
 
 for each mapped parameter t, with mean m and sd s_base of the posterior to start from. The features x(y) are all
@@ -42,6 +42,10 @@ LENGTH, LENGTH_SPREAD = 3.0, 0.5
 
 EXPECTED = 0.5
 """Of the spread about a line, what the prior expects to be left about a smooth function."""
+
+FITTED = 5
+"""A, l, c, d and nu, p in all: since they were chosen to suit the n labels, variances are widened by (n + p) / (n - p),
+as the final prediction error is (Akaike 1969, Annals of the Institute of Statistical Mathematics 21:243)."""
 
 TURNS = 3
 """Of the process and the spread."""
@@ -95,9 +99,8 @@ class GPPosterior(RecalibratedStudent):
         for d, fitted in enumerate(self._processes):
             error, sd = fitted.predict(columns(features, d, dim), return_std=True)
             spread = Spread(*self.correction["spread"][d].tolist())
-            # c and d are estimates themselves
-            noise = spread.square(clipped(features, d, dim)) * (count + 1) / (count - 1)
-            loc[:, d], scale[:, d] = error, np.sqrt(sd**2 + noise)
+            square = sd**2 + spread.square(clipped(features, d, dim))
+            loc[:, d], scale[:, d] = error, np.sqrt(square * (count + FITTED) / max(count - FITTED, 1))
         df = self.correction["spread"][:, 2].to(mean)
         return StudentT(df, mean + torch.from_numpy(loc).to(mean), torch.from_numpy(scale).to(mean))
 

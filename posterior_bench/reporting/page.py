@@ -25,6 +25,7 @@ from .narrative import DEFINITIONS, Verdict, verdict
 from .picture_figures import picture_figure
 from .posterior_figures import joint_figure, marginal_figure
 from .published import published_table
+from .reference_table import reference_table
 from .remarks import remarks_html, remarks_markdown
 from .score_tables import DEFINITIONS as SCORE_DEFINITIONS
 from .score_tables import score_table
@@ -143,9 +144,11 @@ def _section(
             *latent_figures(summary, look),
             training_figure(summary, look),
         ]
+    shown = (None, summary.budget) if budgets else (summary.budget,)
+    own = [p for p in results.published if p.task == summary.info.name and p.budget in shown]
+    beside += [published_table(published, summary, i) for i, published in enumerate(own)]
     if budgets:
-        own = [p for p in results.published if p.task == summary.info.name and p.budget in (None, summary.budget)]
-        beside += [published_table(published, summary, i) for i, published in enumerate(own)]
+        beside.append(reference_table(summary))
     return Section(
         summary=summary,
         verdict=verdict(summary),
