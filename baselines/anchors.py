@@ -8,13 +8,16 @@ An exact posterior with a defect is no anchor: it is a control, see ``controls.p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from posterior_bench import HasLogProb, Method, MethodSpec, Need, Posterior, Problem, Progress, Simulations
+from posterior_bench.priors import in_support
 
 
 class PriorPosterior(Posterior, HasLogProb):
@@ -22,14 +25,17 @@ class PriorPosterior(Posterior, HasLogProb):
 
     def __init__(self, prior: Distribution) -> None:
         self.prior = prior
+        self._inside = prior.sample()
 
     def sample(self, y: Tensor, n: int) -> Tensor:
         """Independent draws (n, B, D) of the prior for measurements y (B, *y_shape)."""
         return self.prior.sample((n, len(y)))
 
     def log_prob(self, theta: Tensor, y: Tensor) -> Tensor:
-        """log p(theta), (n, B), in nats, for theta (n, B, D)."""
-        return self.prior.log_prob(theta)
+        """log p(theta), (n, B), in nats, for theta (n, B, D); -inf outside the support, where the truth may lie."""
+        inside = in_support(self.prior, theta)
+        safe = torch.where(inside.unsqueeze(-1), theta, self._inside.to(theta))
+        return torch.where(inside, self.prior.log_prob(safe), -math.inf)
 
     def state(self) -> tuple[dict[str, Tensor], dict]:
         """Nothing: the problem holds the prior."""

@@ -192,7 +192,9 @@ def _undecided(summary: TaskSummary, passed: list[Contender]) -> str:
 
 
 def _doubt(summary: TaskSummary) -> str:
-    wrong = [c for c in summary.anchors if c.ranked is not None and c.ranked.reason != "calibrated"]
+    # where measurements come from another process, the simulator's prior need not be that of their parameters
+    exact = [c for c in summary.anchors if c.role == "reference" or not summary.info.reality]
+    wrong = [c for c in exact if c.ranked is not None and c.ranked.reason != "calibrated"]
     if not wrong:
         return ""
     named = first_few([f"{c.label} is called {_rank(c).reason}" for c in wrong], "; ", "; ")

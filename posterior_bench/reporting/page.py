@@ -140,10 +140,11 @@ def _section(
             marginal_figure(summary, look),
             joint_figure(summary, look),
             picture_figure(summary, look),
-            *signal_figures(summary, look),
             *latent_figures(summary, look),
             training_figure(summary, look),
         ]
+    if budgets:
+        figures += signal_figures(summary, look)
     shown = (None, summary.budget) if budgets else (summary.budget,)
     own = [p for p in results.published if p.task == summary.info.name and p.budget in shown]
     beside += [published_table(published, summary, i) for i, published in enumerate(own)]

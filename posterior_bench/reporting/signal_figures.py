@@ -52,7 +52,7 @@ def forecast_figure(summary: TaskSummary, looks: Mapping[str, Look]) -> Illustra
     able = [c for c in summary.scored if _kept(c, FORECAST, "truth")]
     if not able:
         return None
-    shown = able[:CROWD]
+    shown = sorted(able, key=lambda c: c.position)[:CROWD]  # the suite's order: its main methods come first
     columns = min(len(_kept(c, FORECAST, "truth")[0]) for c in shown)
     with sheet():
         figure = Figure(figsize=(WIDTH, 1.5 * len(shown) + 1.1), layout="constrained")

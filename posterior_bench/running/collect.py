@@ -179,6 +179,7 @@ def _task(job: Job, store: Store) -> TaskInfo:
         parameters=spec.parameters,
         y_names=spec.y_names,
         engine=store.read_engine_record(job),
+        reality=job.reality is not None,
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch.distributions import Independent, Uniform
 
-from baselines.anchors import Prior, Reference
+from baselines.anchors import Prior, PriorPosterior, Reference
 from posterior_bench import Need, Problem, Simulations, Task
 from posterior_bench.checks import LinearGaussian, check_method
 from posterior_bench.problem import Ungranted
@@ -32,6 +35,13 @@ def drawn(method: Reference | Prior, n: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("method", [Prior(), Reference()])
 def test_conforms(method: Prior | Reference) -> None:
     assert [f for f in check_method(method) if not f.ok] == []
+
+
+def test_the_prior_has_no_density_outside_its_support() -> None:
+    bounded = PriorPosterior(Independent(Uniform(torch.zeros(1), torch.ones(1)), 1))
+    theta = torch.tensor([[[0.5], [1.5]], [[-0.1], [0.2]]])
+    with scope(0):
+        assert bounded.log_prob(theta, Y).tolist() == [[0, -math.inf], [-math.inf, 0]]
 
 
 def test_prior_ignores_the_measurement() -> None:
