@@ -179,7 +179,7 @@ def _task(job: Job, store: Store) -> TaskInfo:
         parameters=spec.parameters,
         y_names=spec.y_names,
         engine=store.read_engine_record(job),
-        reality=job.reality is not None,
+        reality="" if job.reality is None else f"{job.reality[0]} {json.dumps(dict(job.reality[1]), sort_keys=True)}",
     )
 
 

@@ -121,7 +121,8 @@ class TaskInfo:
 
     ``simulator`` is the reference by which the registry builds it. ``engine`` is the record of the reference engine,
     see ``posterior_bench.reference``, empty where the exact draws are the simulator's own: whether they are
-    ``accepted``, and ``how`` they were found. ``reality`` says whether the measurements come from another process.
+    ``accepted``, and ``how`` they were found. ``reality`` names the process behind
+    the measurements where it is another one, with its options.
     """
 
     name: str
@@ -134,7 +135,7 @@ class TaskInfo:
     y_names: tuple[str, ...]
     invalid_fraction: float = 0.0
     engine: Mapping[str, object] = field(default_factory=dict)
-    reality: bool = False
+    reality: str = ""
 
 
 @dataclass(frozen=True)

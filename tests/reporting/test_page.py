@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -133,12 +134,14 @@ def test_remarks_and_published_tables_stand_in_both_pages(results: Results, tmp_
         ("calibration_error/depth", "map_error/informed"),
         ((EVIL, "exact_twin", ("1 %", "0.5")),),
     )
-    changed = without_tensors(results, remarks=f"**Mind** this. {EVIL}", published=(published,))
+    tasks = (dataclasses.replace(results.tasks[0], reality=f"swing {EVIL}"), *results.tasks[1:])
+    changed = without_tensors(results, remarks=f"**Mind** this. {EVIL}", published=(published,), tasks=tasks)
     path = write_report(changed, tmp_path)
     page = _read(path)
     assert not any(tag == "script" for tag, _ in page.tags)
     assert ("strong", {}) in page.tags
     assert "Mind this." in page.text
+    assert f"Its measurements come from swing {EVIL}" in page.text
     assert "as printed" in page.text
     markdown = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "## Remarks\n\n**Mind** this. &lt;script&gt;" in markdown
