@@ -14,6 +14,7 @@ from posterior_bench.reference.routes import Routes
 from posterior_bench.reference.target import Target
 from posterior_bench.runtime import scope
 from simulators.slcp import SLCP
+from simulators.slcp.posterior import log_evidence
 from simulators.two_moons import TwoMoons
 
 SMALL = Settings(
@@ -174,5 +175,6 @@ def test_slcp_by_both_routes():
     first = routes.first(y, 500, routes.flow(torch.device("cpu")), "one")
     second = routes.second(y, 1, "two").importance
     assert ((first.log_evidence - second.log_evidence).abs() < 0.02).all()
+    assert ((first.log_evidence - log_evidence(y)).abs() < 0.02).all()
     assert (first.effective_size > 5000).all()
     assert (first.pareto_k < 0.7).all()

@@ -43,8 +43,8 @@ def covariance(theta: Tensor) -> Tensor:
 @pytest.mark.parametrize("simulator", [PLAIN, HIDDEN], ids=lambda s: s.spec.name)
 def test_conforms(simulator: SLCP) -> None:
     with scope(0):
-        findings = {f.name: f for f in check_simulator(simulator)}
-    assert {"noise", "likelihood", "gradient"} <= set(findings)
+        findings = {f.name: f for f in check_simulator(simulator, measurements=80)}
+    assert {"noise", "likelihood", "gradient", "reference", "reference_ranks", "reference_density"} <= set(findings)
     assert [f for f in findings.values() if not f.ok] == []
 
 
@@ -115,6 +115,80 @@ def test_posterior_has_four_modes_alike() -> None:
         for second in (1, -1)
     ]
     torch.testing.assert_close(torch.cat(values), values[0].expand(4))
+
+
+WIDE = [0.5, -1.0, 2.5, -2.2, 0.8]
+FLAT = [1.0, 2.0, 0.01, 1.4, -1.0]
+"""A spread so small in one direction that the jitter is most of it."""
+
+
+def weighted(theta: list[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """A measurement (1, 8) and weighted draws of its posterior (m, 5), (m,), that are not those of the reference.
+
+    The mean of the weights is p(y). Proposed are a Student distribution about the reference in all but theta5, whose
+    density is flat, with the sign of theta4 tossed.
+    """
+    with scope(11):
+        y = PLAIN.simulate(torch.tensor([theta]).double())
+        near = PLAIN.sample_reference(y, 2000)[:, 0, :4]
+        near[:, 3] = near[:, 3].abs()
+        student = MultivariateNormal(near.mean(0), 1.5 * near.T.cov())
+        m, freedom = 200_000, 5.0
+        stretch = (freedom / torch.distributions.Chi2(freedom).sample((m, 1))).sqrt().double()
+        at = student.mean + stretch * (student.sample((m,)) - student.mean)
+        fifth, sign = 6 * torch.rand(m).double() - 3, torch.where(torch.rand(m) < 0.5, -1.0, 1.0)
+    squares = (torch.linalg.solve_triangular(student.scale_tril, (at - student.mean).T, upper=False) ** 2).sum(0)
+    log_proposal = (
+        math.lgamma((freedom + 4) / 2)
+        - math.lgamma(freedom / 2)
+        - 2 * math.log(freedom * math.pi)
+        - student.scale_tril.logdet()
+        - (freedom + 4) / 2 * (1 + squares / freedom).log()
+        - math.log(6)
+        - math.log(2)
+    )
+    possible = (at[:, 3] >= 0) & (at.abs() <= 3).all(1)
+    draws = torch.cat([at, fifth[:, None]], dim=1)
+    draws[:, 3] *= sign
+    prior = -5 * math.log(6)
+    log_weights = PLAIN.log_likelihood(draws, y.expand(m, -1)) + prior - log_proposal
+    return y, draws, torch.where(possible, log_weights, -math.inf).exp()
+
+
+@pytest.mark.parametrize("theta", [WIDE, FLAT])
+def test_reference_is_what_importance_sampling_finds(theta: list[float]) -> None:
+    y, draws, weights = weighted(theta)
+    ess = float(weights.sum() ** 2 / weights.square().sum())
+    assert ess > 2000
+    at = draws[weights > 0][:3, None]
+    joint = PLAIN.log_likelihood(at[:, 0], y.expand(3, -1)) - 5 * math.log(6)
+    constant = joint - PLAIN.log_reference(at, y)[:, 0]
+    torch.testing.assert_close(constant, weights.mean().log().expand(3), atol=5 / math.sqrt(ess), rtol=0)
+    with scope(12):
+        exact = PLAIN.sample_reference(y, 4000)[:, 0]
+    for k in range(5):
+        order = draws[:, k].argsort()
+        below = weights[order].cumsum(0) / weights.sum()
+        places = torch.searchsorted(draws[order, k].contiguous(), exact[:, k].contiguous()).clamp(max=len(order) - 1)
+        ranks = below[places]  # uniform, but for the error of the weighted draws
+        assert kstest(ranks.numpy(), "uniform").statistic < 1.95 * (1 / math.sqrt(4000) + 1 / math.sqrt(ess))
+
+
+def test_reference_is_the_same_among_distractors() -> None:
+    y = torch.tensor([PUBLISHED[0][1]]).double()
+    hidden = torch.randn(1, 100).double()
+    hidden[0, list(PLACES)] = y[0]
+    found = []
+    for simulator, at in ((PLAIN, y), (HIDDEN, hidden)):
+        with scope(13):
+            draws = simulator.sample_reference(at, 50)
+            found.append((draws, simulator.log_reference(draws, at)))
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_reference_of_a_measurement_that_nothing_explains() -> None:
+    with pytest.raises(ValueError, match=r"no theta in \[-3, 3\]\^5"):
+        PLAIN.sample_reference(torch.full((1, 8), 1e4) + torch.arange(8) * 1e-3, 5)
 
 
 def test_permutation_is_the_published_one() -> None:

@@ -16,6 +16,8 @@ The L_k are singular to the precision of doubles (smallest over largest singular
 of the distractors, up to hundreds of orders of magnitude, is that of rounding errors. It does not depend on theta, and
 cancels from posteriors and ratios. The likelihood of ``slcp_distractors`` is therefore that of the eight numbers alone.
 
+Exact posteriors: see ``posterior``.
+
 The problem is that of Papamakarios et al. 2019 (arXiv:1805.07226), with priors and distractors as in Lueckmann et al.
 2021 (arXiv:2101.04964), appendix T.3 and T.4, and their public code (https://github.com/sbi-benchmark/sbibm).
 """
@@ -23,6 +25,7 @@ The problem is that of Papamakarios et al. 2019 (arXiv:1805.07226), with priors 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cache
 
@@ -32,11 +35,11 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Uniform
 from torch.special import log_ndtr, ndtr
 
-from posterior_bench import Differentiable, HasLikelihood, HasNoise, Parameter, Simulator, Spec
+from posterior_bench import Differentiable, HasLikelihood, HasNoise, HasReferenceDensity, Parameter, Simulator, Spec
 
-BOUND = 3.0
-POINTS = 4
-JITTER = 1e-6
+from .covariance import BOUND, POINTS, cholesky
+from .posterior import log_evidence, sample_posterior
+
 INFORMATIVE = 2 * POINTS
 DISTRACTORS = 92
 COMPONENTS = 20
@@ -52,8 +55,12 @@ PARAMETERS = (
 )
 
 
-class _FourPoints(Simulator, HasLikelihood, HasNoise, Differentiable):
+class _FourPoints(Simulator, HasLikelihood, HasNoise, HasReferenceDensity, Differentiable):
     """What both tasks share."""
+
+    @abstractmethod
+    def points(self, y: Tensor) -> Tensor:
+        """The four points (N, 8), float64, in measurements (N, *y_shape)."""
 
     def prior(self) -> Distribution:
         """Independent uniforms on [-3, 3]."""
@@ -64,6 +71,29 @@ class _FourPoints(Simulator, HasLikelihood, HasNoise, Differentiable):
         return self.simulate_from(
             theta, torch.randn(len(theta), self.noise_dim, dtype=theta.dtype, device=theta.device)
         )
+
+    def log_likelihood(self, theta: Tensor, y: Tensor) -> Tensor:
+        """log p(the four points in y | theta), (N,), for theta (N, 5) and y (N, *y_shape), in nats.
+
+        The density of distractors, the same for every theta, is left out: doubles cannot tell it.
+        """
+        return _log_density(theta.double(), self.points(y)).to(theta.dtype)
+
+    def sample_reference(self, y: Tensor, n: int) -> Tensor:
+        """Exact draws (n, B, 5) for measurements y (B, *y_shape), by rejection.
+
+        Raises:
+            ValueError: where a measurement is out of reach of the prior.
+        """
+        return sample_posterior(self.points(y), n).to(y.dtype)
+
+    def log_reference(self, theta: Tensor, y: Tensor) -> Tensor:
+        """log p(theta | y), (n, B), for theta (n, B, 5) and y (B, *y_shape), in nats; -inf outside the prior's cube."""
+        points, at = self.points(y), theta.double()
+        likelihood = _log_density(at.flatten(0, 1), points.repeat(len(at), 1)).view(at.shape[:2])
+        inside = (at.abs() <= BOUND).all(-1)
+        density = likelihood - 5 * math.log(2 * BOUND) - log_evidence(points)
+        return torch.where(inside, density, -math.inf).to(theta.dtype)
 
 
 @dataclass(frozen=True)
@@ -92,9 +122,9 @@ class SLCP(_FourPoints):
         """Measurements (N, 8) for theta (N, 5) and noise (N, 8). A row whose theta is not finite fails."""
         return _finished(theta, _points(theta.double(), noise.double()))
 
-    def log_likelihood(self, theta: Tensor, y: Tensor) -> Tensor:
-        """log p(y | theta), (N,), for theta (N, 5) and y (N, 8), in nats."""
-        return _log_density(theta.double(), y.double()).to(theta.dtype)
+    def points(self, y: Tensor) -> Tensor:
+        """All of it."""
+        return y.double()
 
 
 @dataclass(frozen=True)
@@ -125,13 +155,9 @@ class SLCPDistractors(_FourPoints):
         order = distractor_mixture()[2].to(theta.device)
         return _finished(theta, torch.cat([points, hidden], dim=1)[:, order])
 
-    def log_likelihood(self, theta: Tensor, y: Tensor) -> Tensor:
-        """log p(informative part of y | theta), (N,), for theta (N, 5) and y (N, 100), in nats.
-
-        The density of the distractors, the same for every theta, is left out: doubles cannot tell it.
-        """
-        places = distractor_mixture()[2].argsort()[:INFORMATIVE].to(y.device)
-        return _log_density(theta.double(), y[:, places].double()).to(theta.dtype)
+    def points(self, y: Tensor) -> Tensor:
+        """Eight of the hundred numbers."""
+        return y[:, distractor_mixture()[2].argsort()[:INFORMATIVE].to(y.device)].double()
 
 
 @cache
@@ -154,19 +180,14 @@ def _finished(theta: Tensor, y: Tensor) -> Tensor:
     return torch.where(torch.isfinite(theta).all(1, keepdim=True), y.to(theta.dtype), torch.nan)
 
 
-def _cholesky(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _root(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The entries (1, 1), (2, 1) and (2, 2) of the lower triangular root of S, each (N, 1), for theta (N, 5)."""
-    first, second, slope = theta[:, 2:3] ** 2, theta[:, 3:4] ** 2, theta[:, 4:5]
-    variance = first**2 + JITTER
-    corner = variance.sqrt()
-    # 1 - tanh^2 = 1 / cosh^2: written so that nothing cancels
-    determinant = (first * second / slope.cosh()) ** 2 + JITTER * (first**2 + second**2) + JITTER**2
-    return corner, slope.tanh() * first * second / corner, (determinant / variance).sqrt()
+    return cholesky(*theta[:, 2:].T.unsqueeze(-1))
 
 
 def _points(theta: Tensor, noise: Tensor) -> Tensor:
     """The four points (N, 8) for theta (N, 5) and noise (N, 8)."""
-    corner, below, last = _cholesky(theta)
+    corner, below, last = _root(theta)
     first = theta[:, 0:1] + corner * noise[:, 0::2]
     second = theta[:, 1:2] + below * noise[:, 0::2] + last * noise[:, 1::2]
     return torch.stack([first, second], dim=2).flatten(1)
@@ -174,7 +195,7 @@ def _points(theta: Tensor, noise: Tensor) -> Tensor:
 
 def _log_density(theta: Tensor, points: Tensor) -> Tensor:
     """Log density (N,) of four points (N, 8) for theta (N, 5)."""
-    corner, below, last = _cholesky(theta)
+    corner, below, last = _root(theta)
     first = (points[:, 0::2] - theta[:, 0:1]) / corner
     second = (points[:, 1::2] - theta[:, 1:2] - below * first) / last
     squares = (first.square() + second.square()).sum(1)
