@@ -13,6 +13,9 @@ from .style import MISSING, number, percent, significant
 from .summary import INFORMED_MAP_ERROR, TaskSummary
 from .tables import Column, Line, Table
 
+SMALL = 0.1
+"""A value below it is told by three significant digits, one above by three decimals."""
+
 _NUMBER = re.compile(r"[-−+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
@@ -67,20 +70,23 @@ def _ours(found: Number | None, share: bool) -> Cell:
     """Our mean over fits with its standard deviation over fits."""
     if found is None:
         return Cell(tone="muted")
-    text = percent if share else number
     spread = "" if found.spread is None else f"± {percent(found.spread, 2) if share else significant(found.spread)}"
-    return Cell(text(found.value), spread)
+    if share:
+        return Cell(percent(found.value), spread)
+    return Cell(significant(found.value, 3) if 0 < abs(found.value) < SMALL else number(found.value), spread)
 
 
 def _notes(published: PublishedTable, summary: TaskSummary) -> tuple[str, ...]:
     notes = [published.note] if published.note else []
     if published.source:
         notes.append(f"Printed values: {published.source}.")
+    fits = (
+        "one fit" if summary.fits == 1 else f"mean over up to {summary.fits} fits, ± the standard deviation over them"
+    )
     notes.append(
-        f"Ours: {summary.budget:,} simulations, mean over up to {summary.fits} fits, ± the standard deviation over "
-        "fits where there are several. The order counts the methods of which both sides have a value, 1 is "
-        "the smallest error, equal values share a place. Kendall's tau (tau-b) is 1 where the orders are the same, −1 "
-        "where they are reversed; with few methods it is easily large by chance."
+        f"Ours: {summary.budget:,} simulations, {fits}. The order counts the methods of which both sides have a value, "
+        "1 is the smallest error, equal values share a place. Kendall's tau (tau-b) is 1 where the orders are the "
+        "same, −1 where they are reversed; with few methods it is easily large by chance."
     )
     if INFORMED_MAP_ERROR in published.metrics:
         names = ", ".join(summary.informed) or "none"
