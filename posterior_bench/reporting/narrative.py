@@ -192,8 +192,9 @@ def _undecided(summary: TaskSummary, passed: list[Contender]) -> str:
 
 
 def _doubt(summary: TaskSummary) -> str:
-    # where measurements come from another process, the simulator's prior need not be that of their parameters
-    exact = [c for c in summary.anchors if c.role == "reference" or not summary.info.reality]
+    # where measurements come from another process or from a file, their parameters need not be draws of the prior
+    drawn = not (summary.info.reality or summary.info.test_set)
+    exact = [c for c in summary.anchors if c.role == "reference" or drawn]
     wrong = [c for c in exact if c.ranked is not None and c.ranked.reason != "calibrated"]
     if not wrong:
         return ""

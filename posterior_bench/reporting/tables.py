@@ -331,7 +331,9 @@ def trouble_table(results: Results) -> Table:
 
 
 def _notes(summary: TaskSummary, results: Results) -> tuple[str, ...]:
-    notes = [f"T = {results.measurements:,} test measurements, {results.draws:,} draws each."]
+    size = summary.info.measurements or results.measurements
+    source = f", those of the file {summary.info.test_set}" if summary.info.test_set else ""
+    notes = [f"T = {size:,} test measurements{source}, {results.draws:,} draws each."]
     if summary.fits <= 1:
         notes.append(
             "One fit a method: the table speaks of these fits, not of what another fit of the same method would give; "

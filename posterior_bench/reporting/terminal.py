@@ -25,8 +25,9 @@ def terminal_tables(results: Results) -> tuple[RichTable, ...]:
 
 def _table(summary: TaskSummary, results: Results) -> RichTable:
     fits = "one fit a method" if summary.fits <= 1 else f"up to {summary.fits} fits a method"
+    size = summary.info.measurements or results.measurements
     said = (
-        f"T = {results.measurements:,}, {results.draws:,} draws, {fits}. Below a value: 95 % interval of the skill, "
+        f"T = {size:,}, {results.draws:,} draws, {fits}. Below a value: 95 % interval of the skill, "
         "null band of the calibration error (Cal.). MAP error in prior sd."
     )
     table = RichTable(title=Text(summary.title), caption=Text(said), title_justify="left", caption_justify="left")

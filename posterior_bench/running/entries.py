@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import registry
-from ..contracts import HasLikelihood, Method, Simulator
+from ..contracts import HasLikelihood, HasReference, Method, Simulator
 from ..records import Need, Task
 from ..runtime import digest
+from .given import GivenTestSet, read_test_set
 from .suite import OF_A_FIT, MethodEntry, Suite, SuiteError, TaskEntry
 
 OBSERVATIONS = 10
@@ -36,11 +37,13 @@ class PlannedTask:
         entry: as the suite has it; where it takes the fits of another, completed by what determines those.
         task: the same with its simulators.
         fit_of: the task whose fits it takes.
+        given: its test set, where that is a file.
     """
 
     entry: TaskEntry
     task: Task
     fit_of: PlannedTask | None = None
+    given: GivenTestSet | None = None
 
     @property
     def name(self) -> str:
@@ -58,6 +61,16 @@ class PlannedTask:
         reality = self.entry.reality
         return self.where if reality is None else address(self.task.process, reality.simulator, reality.options)
 
+    @property
+    def has_reference(self) -> bool:
+        """Whether there are exact draws to compare with."""
+        own = isinstance(self.task.process, HasReference) or (self.given is not None and self.given.draws > 0)
+        return bool(self.engine) or (bool(self.entry.reference) and own)
+
+    def at_most(self, count: int) -> int:
+        """``count`` measurements of the test set, or as many as its file holds."""
+        return count if self.given is None else min(count, self.given.measurements)
+
     @cached_property
     def engine(self) -> str:
         """The version of the reference engine: a hash of its source, as of a plug-in's; empty where it is not asked.
@@ -68,6 +81,11 @@ class PlannedTask:
         entry, process = self.entry, self.task.process
         if entry.reference != "engine":
             return ""
+        if self.given is not None and self.given.draws:
+            raise SuiteError(
+                f'tasks: {self.name}: reference = "engine" and {self.given.path} holds draws of the posteriors; '
+                "expected one of the two: leave out the key, or the tensor reference of the file"
+            )
         if entry.reality is not None or not isinstance(process, HasLikelihood):
             found = f"{process.spec.name!r} has no likelihood"
             if entry.reality is not None:
@@ -158,7 +176,8 @@ def tasks_of(suite: Suite) -> list[PlannedTask]:
     """The tasks of a suite in its order.
 
     Raises:
-        SuiteError: where a simulator is unknown or refuses its options, two share a name, or ``fit_of`` fits none.
+        SuiteError: where a simulator is unknown or refuses its options, two share a name, ``fit_of`` fits none, or the
+            file of a test set cannot be one.
     """
     own = {place: _task(entry) for place, entry in enumerate(suite.tasks) if entry.fit_of is None}
     known = {task.name: task for task in own.values()}
@@ -189,7 +208,13 @@ def _task(entry: TaskEntry, fit_of: PlannedTask | None = None) -> PlannedTask:
         process = _build("simulators", entry.reality.simulator, entry.reality.options)
     name = entry.name or simulator.spec.name
     task = Task(name, simulator, process, unlabelled=entry.unlabelled, labels=entry.labels)
-    return PlannedTask(entry, task, fit_of)
+    given = None
+    if entry.test_set is not None:
+        try:
+            given = read_test_set(entry.test_set, process)
+        except SuiteError as error:
+            raise SuiteError(f"tasks: {name}: test_set: {error}") from error
+    return PlannedTask(entry, task, fit_of, given)
 
 
 def _fitted_elsewhere(entry: TaskEntry, known: Mapping[str, PlannedTask], suite: Suite) -> PlannedTask:

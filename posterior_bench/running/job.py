@@ -9,6 +9,7 @@ from typing import Any
 from .. import registry
 from ..contracts import Method, Simulator
 from ..records import Task
+from .given import GivenTestSet
 
 CHUNK = 2500
 """Simulations a file. Part of their address: chunk i of a larger budget is chunk i of a smaller one."""
@@ -23,7 +24,8 @@ class Job:
     Jobs that differ only by their observation share the ``group`` that their ids begin with; else it is the id.
 
     ``measurements`` is the size of the test set as it is stored, ``first`` how many of it are scored, where not all;
-    ``engine`` the version of what finds the reference, empty where the simulator has its own.
+    ``engine`` the version of what finds the reference, empty where the simulator has its own. ``given`` is the file of
+    the test set, where it is not simulated.
 
     ``fitted_as`` is the job of another task whose fit this one scores, where the fit is not of its own task; ``base``
     the job whose posterior its method starts from. ``labels_at_most`` is the method's own limit on ``labels``.
@@ -63,6 +65,7 @@ class Job:
     observation: int | None = None
     sequential: bool = False
     engine: str = ""
+    given: GivenTestSet | None = None
     unlabelled: int = 0
     labels: int = 0
     labelled: bool = False

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterator, Sequence
 
 from .. import registry
-from ..contracts import HasReference, Metric
+from ..contracts import Metric
 from ..problem import unmet
 from ..records import SCHEMA, Need
 from ..runtime import digest
@@ -39,7 +39,7 @@ def plan(suite: Suite, only: Sequence[str] = ()) -> tuple[Job, ...]:
             for place, (_, repetitions) in enumerate(method.cells(suite, task.entry)):
                 for repetition in range(repetitions):
                     cell = task, method, place, repetition
-                    jobs += [planner.job(*cell, observation) for observation in method.observations]
+                    jobs += [planner.job(*cell, observation) for observation in planner.observations(task, method)]
     chosen = tuple(job for job in jobs if not only or any(_fits(job, pattern) for pattern in only))
     if not chosen:
         cells = sorted({f"{job.task}/{job.label}" for job in jobs})
@@ -63,6 +63,11 @@ class _Planner:
         self.suite = suite
         self.scored_by = digest(metrics())
 
+    def observations(self, task: PlannedTask, method: PlannedMethod) -> list[int | None]:
+        """The measurements that get a job of their own, of those that there are; ``[None]`` for one job on all."""
+        size = task.at_most(self.suite.measurements)
+        return [place for place in method.observations if place is None or place < size]
+
     def job(
         self, task: PlannedTask, method: PlannedMethod, place: int, repetition: int, observation: int | None = None
     ) -> Job:
@@ -75,15 +80,15 @@ class _Planner:
         elif method.base is not None:
             _, repetitions = method.base.cells(suite, entry)[place]
             base = self.job(task, method.base, place, repetition % repetitions)
-        made_by = task.made_by
-        test_set = digest("test", task.name, task.task.version, made_by, suite.measurements)[:16]
+        size, first = task.at_most(suite.measurements), method.entry.measurements
+        content = () if task.given is None else (task.given.content,)
+        test_set = digest("test", task.name, task.task.version, task.made_by, size, *content)[:16]
         fit = fitted_as.fit if fitted_as is not None else _fit(task, method, budget, repetition, base)
         job = self._scored(task, method, fit, test_set)
         if observation is not None:
             fit = f"{digest('fit for one measurement', fit, test_set)[:16]}-{observation:04d}"
             job = f"{job}-{observation:04d}"
         reality = None if entry.reality is None else (entry.reality.simulator, entry.reality.options)
-        exact = bool(entry.reference) and isinstance(task.task.process, HasReference)
         simulator = task.task.simulator.spec
         return Job(
             id=job,
@@ -103,23 +108,24 @@ class _Planner:
             label=method.label,
             budget=budget,
             repetition=repetition,
-            measurements=suite.measurements,
+            measurements=size,
             draws=suite.draws,
-            reference_measurements=min(suite.reference_measurements, suite.measurements),
+            reference_measurements=min(suite.reference_measurements, size),
             reference_draws=suite.reference_draws,
             simulations=_simulations(task) if fitted_as is None else fitted_as.simulations,
             test_set=test_set,
-            has_reference=bool(task.engine) or exact,
+            has_reference=task.has_reference,
             missing=_missing(task, method, fitted_as, base),
             timeout_seconds=60 * suite.timeout_minutes,
             seconds=_seconds(task, method, place),
             milliseconds=entry.milliseconds,
-            first=method.entry.measurements,
+            first=None if first is None else task.at_most(first),
             dense_measurements=self._dense(task),
             dense_draws=suite.dense_draws,
             observation=observation,
             sequential=observation is not None and Need.SIMULATE in method.needs,
             engine=task.engine,
+            given=task.given,
             unlabelled=entry.unlabelled,
             labels=entry.labels,
             labelled=Need.LABELLED in method.needs,
@@ -131,12 +137,13 @@ class _Planner:
     def _dense(self, task: PlannedTask) -> int:
         """The number of measurements that get many draws."""
         own = task.entry.dense_measurements
-        return self.suite.dense_measurements if own is None else own
+        return task.at_most(self.suite.dense_measurements if own is None else own)
 
     def _scored(self, task: PlannedTask, method: PlannedMethod, fit: str, test_set: str) -> str:
         """The address of the rows: all that determines them beside the fit and the test set."""
         suite = self.suite
-        size = suite.measurements, suite.draws, suite.reference_measurements, suite.reference_draws
+        asked = task.at_most(suite.measurements), task.at_most(suite.reference_measurements)
+        size = asked[0], suite.draws, asked[1], suite.reference_draws
         more = method.entry.measurements, self._dense(task), suite.dense_draws
         found = digest("job", fit, test_set, self.scored_by, task.entry.reference, task.engine, *size, *more)
         return found[:16]

@@ -122,7 +122,8 @@ class TaskInfo:
     ``simulator`` is the reference by which the registry builds it. ``engine`` is the record of the reference engine,
     see ``posterior_bench.reference``, empty where the exact draws are the simulator's own: whether they are
     ``accepted``, and ``how`` they were found. ``reality`` names the process behind
-    the measurements where it is another one, with its options.
+    the measurements where it is another one, with its options; ``test_set`` the file that they were given as, where
+    they are not simulated. ``measurements`` is T, 0 where it is that of the ``Results``.
     """
 
     name: str
@@ -136,6 +137,8 @@ class TaskInfo:
     invalid_fraction: float = 0.0
     engine: Mapping[str, object] = field(default_factory=dict)
     reality: str = ""
+    test_set: str = ""
+    measurements: int = 0
 
 
 @dataclass(frozen=True)

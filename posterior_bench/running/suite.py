@@ -44,14 +44,18 @@ class TaskEntry(_Entry):
         simulator: registered name, or ``file.py:Class``.
         fit_of: name of another task whose fits are scored here, on this task's own measurements: nothing is trained
             for it, and what determines a fit (``OF_A_FIT``) is that task's. It needs a name, and is given a
-            ``reality`` where its measurements are not the simulator's.
+            ``reality`` where its measurements are not the simulator's, or a ``test_set``.
         options: of the simulator.
         name: of the task; by default the simulator's.
         budgets: numbers of simulations; by default the suite's.
         repetitions: fits a cell, one number or one for each budget; by default the suite's.
         reality: the process behind the measurements, where it is another.
+        test_set: a file (safetensors) with the test set, which is else simulated: ``theta`` (T, D), ``y``
+            (T, *y_shape) and, where they are known, ``reference`` (T, n, D), draws of the exact posteriors. Its first
+            measurements are taken, at most as many as the suite asks for; the same holds of its draws.
         reference: whether to compare with the simulator's reference, where it has one: not where that is inexact. With
-            ``"engine"`` the reference is found from the likelihood, see ``posterior_bench.reference``.
+            ``"engine"`` the reference is found from the likelihood, see ``posterior_bench.reference``. Where the file
+            of the test set holds draws, these are the reference.
         unlabelled: measurements of the reality, without their parameters, for methods that learn from such.
         labels: pairs of parameters and measurements of the reality, for methods that learn from such; others of them
             for each repetition.
@@ -66,6 +70,7 @@ class TaskEntry(_Entry):
     budgets: tuple[Budget, ...] | None = None
     repetitions: Repetitions | tuple[Repetitions, ...] | None = None
     reality: Source | None = None
+    test_set: str | None = None
     reference: StrictBool | Literal["engine"] = True
     unlabelled: int = Field(default=0, ge=0)
     labels: int = Field(default=0, ge=0)
@@ -160,7 +165,7 @@ class Suite(_Entry):
 
     Args:
         name: of the suite, and of the folder of its report.
-        measurements: T, size of the test set.
+        measurements: T, size of the test set; fewer where a task's file has fewer, and then of all that is cut from it.
         draws: n, posterior draws a measurement.
         budgets: numbers of simulations to learn from.
         repetitions: fits a cell, each on simulations of its own; one number or one for each budget.
@@ -233,7 +238,7 @@ def shipped() -> dict[str, Path]:
 def load_suite(reference: str) -> Suite:
     """Read a suite by the name of a shipped one or by the path of a TOML file.
 
-    A plug-in given as ``file.py:Class`` is looked for from the suite's own folder.
+    A plug-in given as ``file.py:Class`` and the file of a test set are looked for from the suite's own folder.
 
     Raises:
         SuiteError: with the nearest name or key, and with the place in the file.
@@ -267,11 +272,13 @@ def _tables(content: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _resolve(table: dict[str, Any], folder: Path) -> None:
-    """Make ``file.py:Class`` absolute: a path in a suite is meant from the suite's own folder."""
+    """Make paths absolute, in ``file.py:Class`` too: a path in a suite is meant from the suite's own folder."""
     for key in ("simulator", "method"):
         value = table.get(key)
         if isinstance(value, str) and ".py:" in value:
             table[key] = str(folder / Path(value).expanduser())
+    if isinstance(table.get("test_set"), str):
+        table["test_set"] = str(folder / Path(table["test_set"]).expanduser())
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

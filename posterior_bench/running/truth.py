@@ -21,6 +21,7 @@ from ..contracts import (
 from ..problem import check_simulated
 from ..records import Simulations, Task, Truth
 from ..runtime import cache_in, load_tensors, save_tensors, scope, seed_for, write_text
+from .given import NEEDED
 from .job import CHUNK, Job
 from .store import Store
 
@@ -41,10 +42,17 @@ def simulated(simulator: Simulator, n: int) -> dict[str, Tensor]:
     return {"theta": theta, "y": check_simulated(simulator.simulate(theta), theta, simulator)}
 
 
-def simulate_test_set(job: Job, store: Store, device: str) -> None:
-    """Draw T valid measurements and the parameters behind them; with explicit noise where the process has it."""
+def make_test_set(job: Job, store: Store, device: str) -> None:
+    """Draw T valid measurements and the parameters behind them; with explicit noise where the process has it.
+
+    Where a file gives the test set, its first T are taken.
+    """
     path = store.test_set(job.test_set)
     if path.exists():
+        return
+    if job.given is not None:
+        tensors = job.given.tensors(device)
+        save_tensors(path, {name: tensors[name][: job.measurements] for name in NEEDED})
         return
     task = job.build_task()
     found: list[dict[str, Tensor]] = []
@@ -93,6 +101,10 @@ def _draw_exact(job: Job, store: Store, device: str, dense: bool) -> None:
     count, n = job.reference_measurements, job.reference_draws
     if dense:
         count, n = job.dense_measurements, job.dense_draws
+    if job.given is not None and job.given.draws:
+        exact = job.given.tensors(device)["reference"]
+        save_tensors(path, {"theta": exact[:count, :n].transpose(0, 1)})
+        return
     # of the process behind the measurements: the posterior of another says nothing about them
     simulator = job.build_task().process
     tests, _ = load_tensors(store.test_set(job.test_set), device)

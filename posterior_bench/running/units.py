@@ -73,7 +73,7 @@ class _Units:
         """The test set of a job."""
         if self.store.test_set(job.test_set).exists():
             return []
-        call = self._call(truth.simulate_test_set, job)
+        call = self._call(truth.make_test_set, job)
         return [self._add(f"test-{job.test_set}", f"{job.task}: test set", call, job)]
 
     def references(self, job: Job) -> list[str]:

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 
 from posterior_bench import registry
-from simulators.sbibm_observations import TASKS, read_observations
+from posterior_bench.running.plan import plan
+from posterior_bench.running.suite import load_suite
+from posterior_bench.runtime import load_tensors
+from simulators.sbibm_observations import PUBLISHED, TASKS, main, read_observations, write_public
 from simulators.slcp import SLCPDistractors, distractor_mixture
 
 DRAWS = 5
@@ -21,13 +25,13 @@ def text(values: np.ndarray) -> str:
     return "\n".join([header, *(",".join(map(str, row)) for row in values.tolist())]) + "\n"
 
 
-def write(folder: Path, task: str) -> None:
-    """Ten measurements of which number k has true parameters k, k + 1, ... and so on."""
+def write(folder: Path, task: str, scale: float = 1.0) -> None:
+    """Ten measurements of which number k has true parameters k, k + 1, ... times ``scale`` and so on."""
     files = TASKS[task]
     for k in range(1, 11):
         place = folder / "sbibm" / "tasks" / files.folder / "files" / f"num_observation_{k}"
         place.mkdir(parents=True, exist_ok=True)
-        theta, y = np.arange(files.theta_dim)[None] + float(k), np.arange(files.y_dim)[None] + 100.5 * k
+        theta, y = scale * (np.arange(files.theta_dim)[None] + float(k)), np.arange(files.y_dim)[None] + 100.5 * k
         (place / "true_parameters.csv").write_text(text(theta))
         (place / files.observation).write_text(text(y))
         draws = theta + 0.25 * np.arange(DRAWS)[:, None]
@@ -90,3 +94,49 @@ def test_what_is_missing_or_wrong_is_told(tmp_path: Path) -> None:
     draws.write_bytes(whole[:30])
     with pytest.raises(ValueError, match="cannot be read"):
         read_observations(tmp_path, "two_moons")
+
+
+def test_test_sets_and_a_suite_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for task in ("two_moons", "slcp", "sir"):
+        write(tmp_path, task, scale=0.01)
+    out = tmp_path / "my public"
+    main(tmp_path, out)
+    names = ["two_moons.safetensors", "slcp.safetensors", "sir.safetensors", "sbibm-public.toml"]
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert lines == [str(out / name) for name in names]
+    assert last == f"Run it: posterior-bench run '{out / names[-1]}'"
+    tensors, _ = load_tensors(out / "slcp.safetensors")
+    found = read_observations(tmp_path, "slcp")
+    assert set(tensors) == {"theta", "y", "reference"}
+    assert all(torch.equal(tensor, getattr(found, name)) for name, tensor in tensors.items())
+    suite = load_suite(str(out / names[-1]))
+    jobs = plan(suite)
+    assert {job.task for job in jobs} == {"two_moons", "slcp"}
+    assert {(job.measurements, job.dense_measurements, job.has_reference) for job in jobs} == {(10, 10, True)}
+    assert len(jobs) == 2 * (1 + 2 + 2)
+    assert all(job.seconds is not None for job in jobs)
+    shared = {job.fit for job in plan(load_suite("sbibm-small"))}
+    assert {job.fit for job in jobs} <= shared, "a fit of the one suite serves the other"
+
+
+def test_the_suite_prints_the_values_of_the_shipped_one(tmp_path: Path) -> None:
+    for task in PUBLISHED:
+        write(tmp_path, task, scale=0.01)
+    (path,) = (path for path in write_public(tmp_path, tmp_path / "out") if path.suffix == ".toml")
+    shipped = {
+        (table.task, table.budget, row.method): row.values
+        for table in load_suite("sbibm-small").published
+        for row in table.rows
+        if row.method is not None
+    }
+    own = {(t.task, t.budget, row.method): row.values for t in load_suite(str(path)).published for row in t.rows}
+    assert len(own) == 4 * 2 * 2
+    assert own.items() <= shipped.items()
+
+
+def test_a_folder_without_measurements_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        main(tmp_path, tmp_path / "out")
+    assert ended.value.exit_code == 2
+    assert "expected the folder into which a wheel of sbibm was unpacked" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
