@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -19,16 +18,16 @@ from rich.table import Table
 from . import __version__, registry
 from .checks import check_plugin
 from .display import TerminalDisplay, plan_table
-from .reference import Settings, make_reference, write_reference
+from .reference import Recipe, settings_of, write_reference
 from .reference.terminal import StatusProgress, acceptance_table
-from .reporting import terminal_tables, write_report
+from .reporting import reference_list, terminal_tables, write_report
 from .running.collect import collect, estimate, time_left
 from .running.plan import plan
 from .running.results import Results
 from .running.run import run
 from .running.store import Store, default_root
 from .running.suite import SuiteError, load_suite, shipped
-from .runtime import cache_in
+from .runtime import cache_in, write_text
 
 app = typer.Typer(
     name="posterior-bench",
@@ -185,29 +184,38 @@ def check(
 
 @app.command("reference")
 def reference_(
-    simulator: Annotated[str, typer.Argument(help="A simulator: its name, or file.py:Class.")],
+    simulator: Annotated[str | None, typer.Argument(help="A simulator: its name, or file.py:Class.")] = None,
     options: Annotated[str, typer.Option(help="The simulator's options as JSON.")] = "{}",
     measurements: Annotated[int, typer.Option(min=1, help="Measurements, simulated for the purpose.")] = 200,
     draws: Annotated[int, typer.Option(min=2, help="Draws of each posterior.")] = 1000,
     recipe: Annotated[str, typer.Option(help="Settings of the engine as JSON.")] = "{}",
+    record: Annotated[
+        Path | None, typer.Option(help="Make again what this record.json tells of, in place of all of the above.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     out: Annotated[Path, typer.Option(help="It is written to OUT/references/.")] = Path("."),
     store: StoreOption = None,
 ) -> None:
     """Make reference posteriors with their normalising constants, and say whether they are to be relied on."""
-    chosen, made_with = _json_option("--options", options), _json_option("--recipe", recipe)
-    known = [field.name for field in fields(Settings)]
-    for key in made_with:
-        if key not in known:
-            raise typer.BadParameter(registry.unknown("setting of --recipe", key, known))
-    check_device(device)
-    built = registry.build("simulators", simulator, chosen)
+    if (simulator is None) == (record is None):
+        raise typer.BadParameter("give either a simulator or --record")
+    chosen = _json_option("--options", options)
     try:
+        settings = settings_of(_json_option("--recipe", recipe))
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(f"--recipe: {error}") from error
+    check_device(device)
+    try:
+        if record is not None:
+            made_of = Recipe.read(record)
+        else:
+            made_of = Recipe(cast(str, simulator), chosen, measurements, draws, settings)
         with cache_in(Store(store or default_root()).cache), StatusProgress(console) as progress:
-            found = make_reference(built, measurements, draws, Settings(**made_with), device, progress)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise SuiteError(f"no reference for {simulator}: {error}") from error
+            found = made_of.make(device, progress)
+    except (TypeError, ValueError, ArithmeticError, OSError) as error:
+        raise SuiteError(f"no reference for {simulator or record}: {error}") from error
     folder = write_reference(out, found)
+    write_text(folder.parent / "README.md", reference_list(folder.parent))
     console.print(acceptance_table(found.record))
     console.print(f"Draws by {escape(str(found.record['how']))}. Written to {folder.resolve()}", soft_wrap=True)
     if not found.accepted:

@@ -1,12 +1,15 @@
 """Ranking: first the gate, then skill, and ties where the difference is known to be small.
 
 A posterior that claims more than it knows misleads whoever trusts it, however skilful; so what is over-confident in
-any parameter comes after all that is not. A method scored on fewer measurements than the others is judged by the same
+any parameter comes after all that is not. The gate looks at coverage in the mean over confidences, where intervals too
+narrow in the middle and too wide in the tails cancel: what such a parameter is called comes from the uniformity of its
+ranks, and it passes under that name. A method scored on fewer measurements than the others is judged by the same
 gate, and compared with none of them.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +19,10 @@ from torch import Tensor
 from ..records import Score
 from .intervals import Interval, mean_interval, paired_difference
 
-Verdict = Literal["calibrated", "over-confident", "under-confident", "biased"]
+Verdict = Literal["calibrated", "over-confident", "under-confident", "biased", "miscalibrated"]
+
+LEVEL = 0.01
+"""Of all parameters together, as that of the gate's edges."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +34,7 @@ class Entry:
         coverage: the ``coverage_bias/<p>`` scores, of all repetitions.
         skill: (R, T), ``energy_skill`` of each repetition and measurement.
         rank: the ``rank_bias/<p>`` scores, of all repetitions.
+        uniformity: the ``sbc_p_value/<p>`` scores, of all repetitions.
         anchor: whether it is there for scale (prior, reference) and competes for no place.
     """
 
@@ -35,6 +42,7 @@ class Entry:
     coverage: tuple[Score, ...]
     skill: Tensor
     rank: tuple[Score, ...] = ()
+    uniformity: tuple[Score, ...] = ()
     anchor: bool = False
 
 
@@ -46,18 +54,18 @@ class Ranked:
         method: its id.
         place: 1 for the best; shared by those tied; ``None`` for an anchor, and for what was scored on fewer
             measurements than others.
-        verdict: the gravest of what was found.
         skill, low, high: mean energy skill and its 95 % interval.
         tied_with: methods whose paired difference of skill is known to lie within the margin.
         unresolved_with: methods whose paired difference of skill may be inside the margin or outside of it: these
             measurements and repetitions neither call them equal nor one of the two better.
         over_confident, under_confident, biased: names of the parameters in which it is so.
+        miscalibrated: parameters in which it is none of these, and whose ranks are not uniform: too narrow at some
+            confidences and too wide at others.
         measurements: on which it was scored.
     """
 
     method: str
     place: int | None
-    verdict: Verdict
     skill: float
     low: float
     high: float
@@ -66,6 +74,7 @@ class Ranked:
     over_confident: tuple[str, ...] = ()
     under_confident: tuple[str, ...] = ()
     biased: tuple[str, ...] = ()
+    miscalibrated: tuple[str, ...] = ()
     measurements: int = 0
 
     @property
@@ -76,12 +85,23 @@ class Ranked:
     @property
     def reason(self) -> str:
         """The verdict with its parameters, such as ``over-confident in sO2, v_hb1``."""
-        found = {
+        return "; ".join(f"{word} in {', '.join(names)}" for word, names in self.findings.items()) or "calibrated"
+
+    @property
+    def findings(self) -> dict[Verdict, tuple[str, ...]]:
+        """What was found, the gravest first, with the names of its parameters."""
+        found: dict[Verdict, tuple[str, ...]] = {
             "over-confident": self.over_confident,
             "biased": self.biased,
+            "miscalibrated": self.miscalibrated,
             "under-confident": self.under_confident,
         }
-        return "; ".join(f"{word} in {', '.join(names)}" for word, names in found.items() if names) or "calibrated"
+        return {word: names for word, names in found.items() if names}
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of what was found."""
+        return next(iter(self.findings), "calibrated")
 
 
 def rank(entries: Sequence[Entry], margin: float = 0.01) -> tuple[Ranked, ...]:
@@ -107,36 +127,28 @@ def rank(entries: Sequence[Entry], margin: float = 0.01) -> tuple[Ranked, ...]:
     judged = {entry.method: _judge(entry) for entry in entries}
     skills = {entry.method: mean_interval(entry.skill) for entry in entries}
     common = common_measurements(entries)
-    order = sorted(
-        entries, key=lambda e: (e.skill.shape[1] < common, bool(judged[e.method][0]), -skills[e.method].mean)
-    )
+    failing = {name: "over_confident" in found for name, found in judged.items()}
+    order = sorted(entries, key=lambda e: (e.skill.shape[1] < common, failing[e.method], -skills[e.method].mean))
     result = []
     for index, entry in enumerate(order):
-        over, under, biased = judged[entry.method]
         mine = skills[entry.method]
         fair = [e for e in order if e.skill.shape[1] == mine.measurements == common]
-        peers = [e for e in fair if e is not entry and bool(judged[e.method][0]) == bool(over)]
+        peers = [e for e in fair if e is not entry and failing[e.method] == failing[entry.method]]
         differences = {e.method: paired_difference(entry.skill, e.skill) for e in peers}
         tied = tuple(name for name, interval in differences.items() if interval.within(margin))
         ahead = [e.method for e in order[:index] if not e.anchor and e.method not in tied]
         placed = not entry.anchor and mine.measurements >= common
-        verdict: Verdict = (
-            "over-confident" if over else "biased" if biased else "under-confident" if under else "calibrated"
-        )
         result.append(
             Ranked(
                 entry.method,
                 1 + len(ahead) if placed else None,
-                verdict,
                 mine.mean,
                 mine.low,
                 mine.high,
                 tied_with=tied,
                 unresolved_with=tuple(n for n, i in differences.items() if n not in tied and not i.beyond(margin)),
-                over_confident=over,
-                under_confident=under,
-                biased=biased,
                 measurements=mine.measurements,
+                **judged[entry.method],
             )
         )
     return tuple(result)
@@ -162,22 +174,39 @@ def difference_on_common(a: Tensor, b: Tensor) -> Interval:
     return paired_difference(a[:, :shared], b[:, :shared])
 
 
-def _judge(entry: Entry) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Names of the parameters in which a method is over-confident, under-confident, biased."""
+def _judge(entry: Entry) -> dict[str, tuple[str, ...]]:
+    """What a method is, by the names of ``Ranked``, with the parameters in which it is so."""
     if not entry.coverage:
         raise ValueError(f"method {entry.method!r} has no coverage_bias scores; the gate cannot be applied to it")
     coverage = list(_sides(entry.method, entry.coverage))
-    over = tuple(name for name, side in coverage if side < 0)
-    under = tuple(name for name, side in coverage if side > 0)
-    return over, under, tuple(name for name, side in _sides(entry.method, entry.rank) if side)
+    found = {
+        "over_confident": tuple(name for name, side in coverage if side < 0),
+        "under_confident": tuple(name for name, side in coverage if side > 0),
+        "biased": tuple(name for name, side in _sides(entry.method, entry.rank) if side),
+    }
+    known = {name for names in found.values() for name in names}
+    found["miscalibrated"] = tuple(name for name in _not_uniform(entry.uniformity) if name not in known)
+    return {word: names for word, names in found.items() if names}
+
+
+def _not_uniform(scores: Iterable[Score]) -> Iterable[str]:
+    """Parameters whose p-value, the median over repetitions, is below the level shared among them (Bonferroni)."""
+    grouped = _by_parameter(scores)
+    for name, found in grouped.items():
+        if statistics.median(score.value for score in found) * len(grouped) <= LEVEL:
+            yield name
+
+
+def _by_parameter(scores: Iterable[Score]) -> dict[str, list[Score]]:
+    grouped: dict[str, list[Score]] = {}
+    for score in scores:
+        grouped.setdefault(score.metric.partition("/")[2], []).append(score)
+    return grouped
 
 
 def _sides(method: str, scores: Iterable[Score]) -> Iterable[tuple[str, int]]:
     """Per parameter -1 below its null, 1 above it, 0 inside, by the mean over repetitions."""
-    grouped: dict[str, list[Score]] = {}
-    for score in scores:
-        grouped.setdefault(score.metric.partition("/")[2], []).append(score)
-    for name, found in grouped.items():
+    for name, found in _by_parameter(scores).items():
         low = [score.null_low for score in found if score.null_low is not None]
         high = [score.null_high for score in found if score.null_high is not None]
         if len(low) != len(found) or len(high) != len(found):

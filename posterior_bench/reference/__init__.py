@@ -2,6 +2,7 @@
 
 from .acceptance import CRITERIA, Check, Criterion, accepted
 from .engine import Reference, build_reference, log_posterior, make_reference, simulate_pairs
+from .recipe import Recipe, settings_of
 from .settings import Settings
 from .storage import read_reference, reference_folder, write_reference
 
@@ -9,6 +10,7 @@ __all__ = [
     "CRITERIA",
     "Check",
     "Criterion",
+    "Recipe",
     "Reference",
     "Settings",
     "accepted",
@@ -17,6 +19,7 @@ __all__ = [
     "make_reference",
     "read_reference",
     "reference_folder",
+    "settings_of",
     "simulate_pairs",
     "write_reference",
 ]

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .arviz_bridge import to_arviz
     from .page import write_report
+    from .reference_table import reference_list
     from .summary import TaskSummary, summarise
     from .terminal import terminal_tables
 
-__all__ = ["TaskSummary", "summarise", "terminal_tables", "to_arviz", "write_report"]
+__all__ = ["TaskSummary", "reference_list", "summarise", "terminal_tables", "to_arviz", "write_report"]
 
 _HOME = {
     "TaskSummary": "summary",
+    "reference_list": "reference_table",
     "summarise": "summary",
     "terminal_tables": "terminal",
     "to_arviz": "arviz_bridge",

@@ -94,14 +94,10 @@ def verdict_cell(contender: Contender, parameters: int) -> Cell:
         return Cell(contender.trouble or "wrong on purpose", tone="muted")
     if ranked is None:
         return Cell(contender.trouble or "not ranked", tone="bad" if "failed" in contender.trouble else "muted")
-    named = {
-        "over-confident": ranked.over_confident,
-        "biased": ranked.biased,
-        "under-confident": ranked.under_confident,
-    }
-    tone: Literal["good", "warn", "bad"] = "bad" if not ranked.passes else "warn" if any(named.values()) else "good"
+    named = ranked.findings
+    tone: Literal["good", "warn", "bad"] = "bad" if not ranked.passes else "warn" if named else "good"
     details = [some_of(named.pop(ranked.verdict, ()), parameters)]
-    details += [f"{word}: {some_of(names, parameters)}" for word, names in named.items() if names]
+    details += [f"{word}: {some_of(names, parameters)}" for word, names in named.items()]
     return Cell(ranked.verdict, "; ".join(detail for detail in details if detail), tone)
 
 

@@ -32,7 +32,9 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "Gate",
         "Signed coverage (mean over c of e(c)) of each parameter against the edges that an exact posterior keeps to in "
         "all parameters at once with 99 %. Below the lower edge in any parameter a method is over-confident and does "
-        "not pass. Under-confident and biased methods pass, and are named.",
+        "not pass. Under-confident and biased methods pass, and are named; so is one whose mean is right and whose "
+        "ranks are not uniform (miscalibrated: intervals too narrow at some confidences and too wide at others; "
+        "simultaneous test of the ranks' distribution, 1 % for all parameters together).",
     ),
     (
         "Calibration error",
@@ -104,22 +106,26 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
     useless = [c for c in passed[1:] if _rank(c).high < 0]
     known = [c for c in passed[1:] if c not in useless]
     level = [c for c in known if c.key in (*mine.tied_with, *mine.unresolved_with)]
-    behind = [c for c in known if c not in level]
+    behind = [c for c in known if c not in level and not _rank(c).miscalibrated]
+    crooked = [c for c in known if c not in level and _rank(c).miscalibrated]
+    passes = f"{best.label} {'passes the gate' if mine.miscalibrated else 'can be trusted'}"
     measured = f"{number(mine.skill)} ({interval(mine.low, mine.high)})"
     flaws = _flaws(mine, parameters)
     flawed = f", though {flaws}" if flaws else ""
     if level:
         rest = first_few([f"{c.label} ({_skill_and_flaws(c, parameters)})" for c in level])
+        too = "On a level with it:" if any(_rank(c).miscalibrated for c in (best, *level)) else "So can"
         text = (
-            f"{best.label} can be trusted, over-confident in no parameter, with an energy skill of {measured}{flawed}"
-            f"{_against_reference(summary, mine)}. So can {rest}; none of these is known to have more skill than "
+            f"{passes}, over-confident in no parameter, with an energy skill of {measured}{flawed}"
+            f"{_against_reference(summary, mine)}. {too} {rest}; none of these is known to have more skill than "
             f"{best.label} or less by more than {MARGIN:g}, and no best one is named."
         )
     else:
-        claim = "has the highest energy skill of those" if behind or useless else "has an energy skill of"
-        comma = ", " if behind or useless else " "
+        others = behind or crooked or useless
+        claim = "has the highest energy skill of those" if others else "has an energy skill of"
+        comma = ", " if others else " "
         text = (
-            f"{best.label} can be trusted: it is over-confident in no parameter and {claim}{comma}{measured}{flawed}"
+            f"{passes}: it is over-confident in no parameter and {claim}{comma}{measured}{flawed}"
             f"{_against_reference(summary, mine)}."
         )
     tied = [c.label for c in level if c.key in mine.tied_with]
@@ -127,6 +133,7 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
         text += f" Tied with {best.label}: {first_few(tied)}."
     for some, claim in (
         (behind, "To be trusted as well, with less skill"),
+        (crooked, "Passing the gate with less skill, and not calibrated"),
         (useless, "Over-confident in no parameter, yet worse than the prior"),
     ):
         if some:
@@ -158,8 +165,8 @@ def _skill_and_flaws(contender: Contender, parameters: int) -> str:
 
 def _flaws(ranked: Ranked, parameters: int) -> str:
     """What does not hinder trust, and must be known."""
-    named = {"biased": ranked.biased, "under-confident": ranked.under_confident}
-    return " and ".join(f"{word} in {some_of(names, parameters)}" for word, names in named.items() if names)
+    named = {word: names for word, names in ranked.findings.items() if word != "over-confident"}
+    return " and ".join(f"{word} in {some_of(names, parameters)}" for word, names in named.items())
 
 
 def _distrusted(failed: list[Contender], parameters: int) -> str:
@@ -200,8 +207,8 @@ def _doubt(summary: TaskSummary) -> str:
         return ""
     named = first_few([f"{c.label} is called {_rank(c).reason}" for c in wrong], "; ", "; ")
     return (
-        f"Beware: {named}. An exact anchor meets this by chance about once in fifty times; else the anchor, and with "
-        "it every verdict on this task, is in doubt."
+        f"Beware: {named}. An exact anchor meets this by chance about three times in a hundred; else the anchor, "
+        "and with it every verdict on this task, is in doubt."
     )
 
 

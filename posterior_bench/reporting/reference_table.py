@@ -1,12 +1,18 @@
-"""Whether the exact posterior that a task is judged by can be trusted: the list that its record was held against."""
+"""Whether exact posteriors can be trusted: the list that the record of each was held against, and a list of records."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, cast
 
+from ..reference import CRITERIA, Settings
+from ..reference.storage import RECORD
 from .cells import Cell
-from .style import MISSING, number
+from .formats import to_markdown
+from .style import MISSING, number, significant
 from .summary import TaskSummary
 from .tables import Column, Line, Table
 
@@ -40,3 +46,70 @@ def _cells(item: Mapping[str, Any]) -> tuple[Cell, ...]:
     passed = item["status"] in ("passed", "not applicable")
     asked = f"{item['relation']} {number(item['threshold'])}"
     return (Cell(item["name"]), Cell(asked), Cell(found), Cell(item["status"], where, tone="" if passed else "bad"))
+
+
+HEADS = {
+    "effective size for each draw kept": "ESS a draw",
+    "Pareto k of the weights": "Pareto k",
+    "repeated draws": "Repeated",
+    "R-hat of chains": "R-hat",
+    "difference of log Z between two routes": "Two routes",
+    "median difference of log Z to tempering alone": "Tempering",
+    "p-value of the ranks of pseudo-truths": "Ranks, p",
+}
+"""Of the columns, by the name of an item of the list of acceptance."""
+
+
+def reference_list(folder: Path) -> str:
+    """Markdown that lists the references whose records lie in the folders of ``folder``, a line each."""
+    paths = sorted(folder.glob(f"*/{RECORD}"))
+    records = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    columns = (
+        Column("Reference", numeric=False),
+        Column("Draws by", numeric=False),
+        Column("Measurements"),
+        Column("Draws each"),
+        *(Column(HEADS.get(criterion.name, criterion.name)) for criterion in CRITERIA),
+        Column("Error of log Z", unit="nats, the largest"),
+        Column("Accepted", numeric=False),
+        Column("Recipe", numeric=False),
+    )
+    asked = "; ".join(f"{HEADS.get(c.name, c.name)}: {c.name}, {c.relation} {c.threshold:g}" for c in CRITERIA)
+    notes = (
+        f"The worst over the measurements; 'n/a' where an item has nothing to say of how the draws were made. {asked}.",
+        "Recipe: what differs from the defaults of the engine. `posterior-bench reference --record FOLDER/record.json` "
+        "makes the reference again; the record holds versions, seeds and diagnostics of each measurement.",
+    )
+    lines = tuple(_listed(name, record) for name, record in records.items())
+    table = Table("references", "Reference posteriors and the list by which each is accepted", columns, lines, notes)
+    return f"# Reference posteriors\n\n{to_markdown(table)}"
+
+
+def _listed(name: str, record: Mapping[str, Any]) -> Line:
+    usual = asdict(Settings())
+    changed = {key: value for key, value in record["settings"].items() if value != usual.get(key)}
+    recipe = {**record["options"], **changed}
+    items = {item["name"]: item for item in record["acceptance"]}
+    error = record["achieved_error"]["log_evidence_error"]
+    return Line(
+        (
+            Cell(name),
+            Cell(record["how"]),
+            Cell(f"{record['measurements']:,}"),
+            Cell(f"{record['draws']:,}"),
+            *(_outcome(items.get(criterion.name)) for criterion in CRITERIA),
+            Cell(MISSING if error is None else significant(error)),
+            Cell("yes" if record["accepted"] else "no", tone="" if record["accepted"] else "bad"),
+            Cell(json.dumps(recipe, sort_keys=True) if recipe else "defaults"),
+        )
+    )
+
+
+def _outcome(item: Mapping[str, Any] | None) -> Cell:
+    if item is None:
+        return Cell(tone="muted")
+    if item["status"] == "not applicable":
+        return Cell("n/a", tone="muted")
+    value, failed = item["value"], len(item["failed"])
+    text = item["status"] if value is None else significant(value) if isinstance(value, int | float) else str(value)
+    return Cell(text, f"{failed} fail" if failed else "", tone="" if item["status"] == "passed" else "bad")

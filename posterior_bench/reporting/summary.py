@@ -194,7 +194,9 @@ def _entry(contender: Contender, info: TaskInfo) -> Entry | None:
     coverage = scores("coverage_bias")
     if skill is None or len(coverage) < len(fits) * len(info.parameters):
         return None
-    return Entry(contender.key, coverage, skill, scores("rank_bias"), bool(contender.role))
+    return Entry(
+        contender.key, coverage, skill, scores("rank_bias"), scores("sbc_p_value"), anchor=bool(contender.role)
+    )
 
 
 def _with_informed(contender: Contender, informed: tuple[str, ...]) -> Contender:

@@ -45,6 +45,26 @@ def test_verdict_and_reason(bias, shift, verdict, reason, passes):
     assert (found.verdict, found.reason, found.passes) == (verdict, reason, passes)
 
 
+@pytest.mark.parametrize(
+    ("p_values", "verdict"),
+    [
+        ((0.0005,), "miscalibrated"),
+        ((0.006,), "calibrated"),
+        ((0.0005, 0.0005, 0.3), "miscalibrated"),
+        ((0.0005, 0.3, 0.3), "calibrated"),
+    ],
+)
+def test_ranks_that_are_not_uniform_are_named_where_the_mean_hides_it(p_values, verdict):
+    """Two parameters share the level of 1 %; over several fits the median decides."""
+    found = tuple(Score(f"sbc_p_value/{name}", p) for p in p_values for name in "a")
+    found += tuple(Score("sbc_p_value/b", 0.4) for _ in p_values)
+    (ranked,) = rank([entry("m", 0.5, uniformity=found)])
+    assert (ranked.verdict, ranked.passes) == (verdict, True)
+    assert ranked.miscalibrated == (("a",) if verdict == "miscalibrated" else ())
+    (ranked,) = rank([entry("m", 0.5, bias=-0.05, uniformity=found)])
+    assert ranked.reason == "over-confident in a", "a parameter is called by one name"
+
+
 def test_all_parameters_are_named():
     wrong = Entry("m", signed("coverage_bias", sO2=-0.2, g=0.0, v_hb1=-0.1), torch.rand(1, 9))
     assert rank([wrong])[0].reason == "over-confident in sO2, v_hb1"

@@ -21,6 +21,18 @@ class Drawn:
         return torch.zeros(len(y), n, 3)
 
 
+class Uneven:
+    """Draws of which half are too near the mean and half too far: the truth is inside as often as it should be."""
+
+    def __init__(self, problem):
+        self.problem = problem
+
+    def sample(self, y, n):
+        # P(|draw| > |truth|) = 2 atan(scale) / pi for centred normals, so that scales s and 1 / s cancel
+        near, far = (self.problem.draws(y, n, scale) for scale in (0.4, 2.5))
+        return torch.where(torch.rand(n, len(y), 1) < 0.5, near, far)
+
+
 def entry(name, posterior, truth, by_name):
     scores = by_name(evaluate(posterior, truth, n=100))
     return Entry(
@@ -28,6 +40,7 @@ def entry(name, posterior, truth, by_name):
         tuple(s for m, s in scores.items() if m.startswith("coverage_bias/")),
         scores["energy_skill"].per_measurement[None],
         tuple(s for m, s in scores.items() if m.startswith("rank_bias/")),
+        tuple(s for m, s in scores.items() if m.startswith("sbc_p_value/") and m[-1] in "abc"),
     )
 
 
@@ -42,6 +55,7 @@ def test_controls_get_the_verdict_they_deserve(problem, by_name):
                 entry("shrunk", Scaled(exact.sample, 0.8), truth, by_name),
                 entry("widened", Scaled(exact.sample, 1.25), truth, by_name),
                 entry("shifted", Shifted(exact.sample, 0.25), truth, by_name),
+                entry("uneven", Uneven(problem), truth, by_name),
             ]
         )
     }
@@ -50,9 +64,11 @@ def test_controls_get_the_verdict_they_deserve(problem, by_name):
         "shrunk": "over-confident",
         "widened": "under-confident",
         "shifted": "biased",
+        "uneven": "miscalibrated",
     }
+    assert found["uneven"].passes
     assert found["exact"].place == 1
-    assert found["shrunk"].place == 4
+    assert found["shrunk"].place == 5
     assert found["shrunk"].over_confident == ("a", "b", "c")
 
 

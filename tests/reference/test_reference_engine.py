@@ -14,6 +14,7 @@ from posterior_bench.checks.gaussian import LinearGaussian
 from posterior_bench.cli import app
 from posterior_bench.reference import (
     CRITERIA,
+    Recipe,
     Settings,
     accepted,
     build_reference,
@@ -252,6 +253,15 @@ def test_the_command_writes_prints_and_fails_where_it_is_not_accepted(tmp_path):
     assert good.exit_code == 0, good.output
     assert "accepted" in good.output
     assert read_reference(tmp_path, "inverse_kinematics", 1).theta.shape == (30, 60, 4)
+    record = tmp_path / "references" / "inverse_kinematics-v1" / "record.json"
+    again = CliRunner().invoke(app, ["reference", "--record", str(record), "--out", str(tmp_path / "again")])
+    assert again.exit_code == 0, again.output
+    first, second = (read_reference(root, "inverse_kinematics", 1) for root in (tmp_path, tmp_path / "again"))
+    assert torch.equal(first.theta, second.theta)
+    assert first.record == second.record
+    listed = (tmp_path / "references" / "README.md").read_text()
+    assert "inverse\\_kinematics-v1" in listed
+    assert '"rank\\_draws": 20' in listed
     recipe = json.dumps({"rank_measurements": 3})
     bad = CliRunner().invoke(app, [*arguments[:-1], recipe, "--measurements", "2"], env={"COLUMNS": "200"})
     assert bad.exit_code == 1
@@ -259,3 +269,23 @@ def test_the_command_writes_prints_and_fails_where_it_is_not_accepted(tmp_path):
     unknown = CliRunner().invoke(app, [*arguments[:-1], '{"partt": 2}'])
     assert unknown.exit_code == 2
     assert "did you mean 'part'" in " ".join(unknown.output.replace("│", " ").split())
+    listed = (tmp_path / "references" / "README.md").read_text()
+    assert "**missing**" in listed, "what was not accepted is listed as such"
+
+
+def test_a_recipe_from_a_file_says_what_is_wrong_with_it(tmp_path):
+    path = tmp_path / "record.json"
+    for text, message in (
+        ("theta", "is not JSON"),
+        ("[1]", "has the layout list"),
+        ('{"schema": 99}', "has the layout 99; expected 1"),
+        ('{"schema": 1, "simulator": "two_moons"}', "lacks 'options'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            Recipe.read(path)
+    with pytest.raises(ValueError, match="has version 1 and its record tells of version 7"):
+        Recipe("inverse_kinematics", version=7).make()
+    neither = CliRunner().invoke(app, ["reference"])
+    assert neither.exit_code == 2
+    assert "either a simulator or --record" in " ".join(neither.output.split())

@@ -19,8 +19,7 @@ def _contender(name: str, ranked: Ranked | None, role: Role = "", status: str = 
 
 
 def _ranked(name: str, place: int | None, skill: float, **rest: tuple[str, ...]) -> Ranked:
-    word = "over-confident" if rest.get("over_confident") else "calibrated"
-    return Ranked(name, place, word, skill, skill - 0.02, skill + 0.02, **rest)  # type: ignore[arg-type]
+    return Ranked(name, place, skill, skill - 0.02, skill + 0.02, **rest)  # type: ignore[arg-type]
 
 
 def _summary(*contenders: Contender, fits: int = 2, judge: str = "EXACT") -> TaskSummary:
@@ -67,6 +66,21 @@ def test_places_that_are_not_decided_are_marked() -> None:
         c = _contender("good", _ranked("good", 1, 0.6, **{relation: ("other",)}))
         assert place_cell(c, {"good", "other"}).text == mark
         assert place_cell(c, {"good", "third"}).text == "1"
+
+
+def test_a_miscalibrated_method_passes_and_is_not_called_trusted() -> None:
+    crooked = _contender("crooked", _ranked("crooked", 1, 0.6, miscalibrated=("b",)))
+    behind = _contender("behind", _ranked("behind", 2, 0.5))
+    text = verdict(_summary(crooked, behind, EXACT)).trusted
+    assert text.startswith("CROOKED passes the gate: it is over-confident in no parameter")
+    assert "though miscalibrated in b" in text
+    assert "To be trusted as well, with less skill: BEHIND (0.500)." in text
+    text = verdict(_summary(_contender("good", _ranked("good", 1, 0.7)), crooked, EXACT)).trusted
+    assert "Passing the gate with less skill, and not calibrated: CROOKED (0.600, miscalibrated in b)." in text
+    level = _contender("good", _ranked("good", 1, 0.61, unresolved_with=("crooked",)))
+    text = verdict(_summary(level, crooked, EXACT)).trusted
+    assert text.startswith("GOOD can be trusted")
+    assert "On a level with it: CROOKED (0.600, miscalibrated in b); none" in text
 
 
 def test_over_confidence_shown_on_few_measurements_is_told() -> None:
