@@ -24,6 +24,7 @@ from .importance import ImportanceResult
 from .record import make_record
 from .routes import Routes, SecondRoute
 from .settings import Settings
+from .surrogate import Surrogate
 from .target import Target
 
 CLOSED_FORM_DRAWS = 32
@@ -102,9 +103,11 @@ def build_reference(
     own, how = _own_draws(routes, y, draws)
     density = isinstance(simulator, HasLikelihood)
     closed_form = density and own is not None and isinstance(simulator, HasReferenceDensity)
-    flow = routes.flow(y.device) if density and not closed_form else None
+    needed = density and not closed_form
+    flow = routes.flow(y.device) if needed else None
+    surrogate = routes.surrogate(y.device) if needed else None
     wanted = draws if own is None else 1
-    first = routes.first(y, wanted, flow, "route one") if density and not closed_form else None
+    first = routes.first(y, wanted, flow, "route one", surrogate) if needed else None
     theta = own if own is not None else cast(ImportanceResult, first).theta.to(y.dtype)
 
     log_evidence = torch.full((len(y),), math.nan, dtype=torch.float64)
@@ -120,7 +123,7 @@ def build_reference(
         most = settings.part if closed_form else len(y)
         checked = most if settings.second_route is None else settings.second_route
         second = routes.second(y[: min(most, checked)], 1, "route two") if checked else None
-    ranks = _rank_check(routes, flow, theta if truth is not None else None, y, truth, own is not None)
+    ranks = _rank_check(routes, flow, surrogate, theta if truth is not None else None, y, truth, own is not None)
     checks = [
         *_weight_checks(first, own is not None, draws),
         check_duplicates(theta),
@@ -229,7 +232,13 @@ def _agreement(log_evidence: Tensor, second: SecondRoute | None, density: bool) 
 
 
 def _rank_check(
-    routes: Routes, flow: Flow | None, theta: Tensor | None, y: Tensor, truth: Tensor | None, own: bool
+    routes: Routes,
+    flow: Flow | None,
+    surrogate: Surrogate | None,
+    theta: Tensor | None,
+    y: Tensor,
+    truth: Tensor | None,
+    own: bool,
 ) -> Check:
     """Ranks of the caller's true parameters where they suffice, else of pseudo-truths made for the purpose."""
     simulator, settings = routes.simulator, routes.settings
@@ -243,7 +252,7 @@ def _rank_check(
             with scope(routes.seed("their draws"), y.device):
                 theta = cast(HasReference, simulator).sample_reference(y, settings.rank_draws)
         else:
-            theta = routes.first(y, settings.rank_draws, flow, "pseudo-truths' draws").theta
+            theta = routes.first(y, settings.rank_draws, flow, "pseudo-truths' draws", surrogate).theta
     theta = theta[: settings.rank_draws]
     with scope(routes.seed("ranks"), y.device, torch.float64):
         likelihoods = None

@@ -135,6 +135,31 @@ def sample_importance(
     return pool(proposal, n, settings, rounds)
 
 
+def sample_corrected(target: Target, flow: Flow | None, n: int, settings: Settings) -> ImportanceResult:
+    """As ``sample_importance``, for a target with a surrogate, whose draws the likelihood then corrects.
+
+    The effective size is that of the corrections; the error of log Z holds that of both stages.
+
+    Raises:
+        ArithmeticError: where no proposal, or none of the surrogate's draws, has a positive density.
+    """
+    first = sample_importance(target, flow, settings.corrections * n, settings)
+    real = target.theta_map(first.theta)
+    log_weights = replace(target, surrogate=None).log_likelihood(real) - target.log_likelihood(real)
+    _require_support(log_weights, torch.arange(len(target.y), device=real.device))
+    index = systematic(log_weights, n)
+    index = torch.stack([column[torch.randperm(n, device=column.device)] for column in index.unbind(1)], 1)
+    tails = [pareto_k(column) for column in log_weights.unbind(1)]
+    return replace(
+        first,
+        theta=gather(first.theta, index),
+        log_evidence=first.log_evidence + log_mean(log_weights).cpu(),
+        log_evidence_error=torch.hypot(first.log_evidence_error, log_mean_error(log_weights).cpu()),
+        effective_size=effective_size(log_weights).cpu(),
+        pareto_k=torch.maximum(first.pareto_k, torch.tensor(tails, dtype=torch.float64)),
+    )
+
+
 def refine(proposal: Proposal, settings: Settings) -> tuple[Proposal, Tensor]:
     """The proposal with mixtures fitted to the draws of the one before it, and the rounds (B,) that each took.
 

@@ -17,7 +17,7 @@ from .routes import Routes, SecondRoute
 SCHEMA = 1
 """Version of the record's layout. Raise it when a field is added, removed or changes its meaning."""
 
-STREAMS = ("measurements", "flow", "own draws", "pseudo-truths")
+STREAMS = ("measurements", "flow", "surrogate", "own draws", "pseudo-truths")
 """Streams of random numbers that are not of a part of the measurements."""
 
 PACKAGES = ("posterior_bench", "torch", "numpy", "zuko")

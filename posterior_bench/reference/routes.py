@@ -14,9 +14,10 @@ from ..contracts import Progress, Simulator
 from ..runtime import scope, seed_for
 from ..training import Stage
 from .flow import Flow, fit_flow
-from .importance import FIT_POINTS, ImportanceResult, sample_importance
+from .importance import FIT_POINTS, ImportanceResult, sample_corrected, sample_importance
 from .mixture import fit_mixture
 from .settings import Settings
+from .surrogate import Surrogate, fit_surrogate
 from .target import Target
 from .tempered import sample_tempered
 
@@ -74,12 +75,25 @@ class Routes:
             theta_map = Target.of(self.simulator, torch.empty(0, device=device)).theta_map
         return fit_flow(self.simulator, theta_map, self.settings, seed, Stage(self.progress, 0, 1, "flow: "))
 
-    def first(self, y: Tensor, n: int, flow: Flow | None, stream: str) -> ImportanceResult:
+    def surrogate(self, device: torch.device) -> Surrogate | None:
+        """The surrogate of the likelihood, or ``None`` where the recipe has none."""
+        if self.settings.surrogate_simulations == 0:
+            return None
+        seed = self.seed("surrogate")
+        with scope(seed, device, torch.float64):
+            theta_map = Target.of(self.simulator, torch.empty(0, device=device)).theta_map
+        return fit_surrogate(self.simulator, theta_map, self.settings, seed, Stage(self.progress, 0, 1, "surrogate: "))
+
+    def first(
+        self, y: Tensor, n: int, flow: Flow | None, stream: str, surrogate: Surrogate | None = None
+    ) -> ImportanceResult:
         """Importance sampling for y (B, *y_shape), n draws each."""
+        sample = sample_importance if surrogate is None else sample_corrected
         found = []
         for start, part in self._parts(y):
             with self._scope(stream, start, part):
-                found.append(sample_importance(Target.of(self.simulator, part), flow, n, self.settings))
+                target = dataclasses.replace(Target.of(self.simulator, part), surrogate=surrogate)
+                found.append(sample(target, flow, n, self.settings))
             self.progress.update(start + len(part), len(y), f"importance sampling, {stream}")
         return _joined(found)
 

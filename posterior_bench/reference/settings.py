@@ -19,6 +19,10 @@ class Settings:
         simulations: pairs that the flow is fitted to.
         flow_steps: of its training; 0 leaves the flow out, the first proposal is then the prior.
         flow_transforms, flow_bins, flow_width: of the neural spline flow; two hidden layers of that width.
+        surrogate_simulations: simulations that a surrogate of a dear likelihood is fitted to, of a simulator with noise
+            of its own for each number of y; 0 for none.
+        surrogate_steps, surrogate_width: of its training; three hidden layers of that width.
+        corrections: draws of the surrogate's posterior that the likelihood corrects, for each draw that is kept.
         prior_share: of every proposal, so that no weight exceeds the likelihood's over Z by more than its inverse.
         flow_share: of the proposal once there is a mixture.
         components: of the Student t mixtures.
@@ -43,6 +47,10 @@ class Settings:
     flow_transforms: int = 3
     flow_bins: int = 8
     flow_width: int = 64
+    surrogate_simulations: int = 0
+    surrogate_steps: int = 12_000
+    surrogate_width: int = 192
+    corrections: int = 15
     prior_share: float = 0.1
     flow_share: float = 0.1
     components: int = 48
@@ -71,7 +79,7 @@ class Settings:
             )
         if not 0 < self.ladder < 1:
             raise ValueError(f"ladder is {self.ladder}; expected a share of the particles between 0 and 1")
-        for name in ("part", "components", "pilot", "proposals", "most_proposals", "particles"):
+        for name in ("part", "components", "pilot", "proposals", "most_proposals", "particles", "corrections"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.repetitions == 1:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..contracts import HasLikelihood, Simulator
 from ..priors import in_support
 from ..training import ThetaMap
+from .surrogate import Surrogate
 
 ROWS = 2**16
 """Likelihoods computed at a time: a few MB of parameters and measurements each."""
@@ -32,11 +33,13 @@ class Target:
         simulator: with a likelihood.
         theta_map: of its prior to the reals.
         y: (B, *y_shape), float64.
+        surrogate: what stands for the likelihood at mapped parameters, if anything does.
     """
 
     simulator: Simulator
     theta_map: ThetaMap
     y: Tensor
+    surrogate: Surrogate | None = None
 
     @classmethod
     def of(cls, simulator: Simulator, y: Tensor) -> Target:
@@ -84,12 +87,14 @@ class Target:
         return self.theta_map.prior.log_prob(theta) - self.theta_map.log_abs_det(theta)
 
     def log_likelihood(self, real: Tensor) -> Tensor:
-        """log p(y | theta(r)), (n, B), in nats, without gradients.
+        """log p(y | theta(r)), (n, B), in nats, without gradients; the surrogate's where there is one.
 
         Raises:
             ValueError: where it is NaN or +inf.
         """
         parts = real.split(max(1, ROWS // len(self.y)))
+        if self.surrogate is not None:
+            return torch.cat([self.surrogate.log_likelihood(part, self.y) for part in parts])
         return torch.cat([self.log_likelihood_of(self.theta(part)) for part in parts])
 
     def log_joint_of(self, theta: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from posterior_bench.reference.mixture import fit_mixture
 from posterior_bench.reference.routes import Routes
 from posterior_bench.reference.target import Target
 from posterior_bench.runtime import scope
+from simulators.bernoulli_glm import BernoulliGLM
 from simulators.slcp import SLCP
 from simulators.slcp.posterior import log_evidence
 from simulators.two_moons import TwoMoons
@@ -88,6 +89,27 @@ def test_a_flow_is_a_proposal_of_its_own():
         ratio = (flow.log_prob(prior, y) - target.log_prior(prior)).exp()
         assert proposal.shares == pytest.approx((0.1, 0.9, 0.0))
     assert ((ratio.mean(0) - 1).abs() < 5 * ratio.std(0) / 20_000**0.5).all()
+
+
+@pytest.mark.parametrize("steps", [40, 1500])
+def test_a_surrogate_poor_or_good_gives_the_known_evidence_and_posterior(steps):
+    simulator, y = LinearGaussian(), measured(LinearGaussian(), 3).y
+    recipe = dataclasses.replace(SMALL, surrogate_simulations=4000, surrogate_steps=steps, surrogate_width=16)
+    routes = Routes(simulator, recipe, Silent())
+    result = routes.first(y, 200, None, "one", routes.surrogate(torch.device("cpu")))
+    share = result.effective_size / (recipe.corrections * 200)
+    assert (share < 0.95).all() if steps == 40 else (share > 0.95).all()
+    assert ((result.log_evidence - evidence(simulator, y)).abs() < 4 * result.log_evidence_error).all()
+    posterior = simulator.posterior(y.double())
+    sd = posterior.covariance_matrix.diagonal(dim1=1, dim2=2).sqrt()
+    assert (((result.theta.mean(0) - posterior.mean) / sd).abs() < 4 / 200**0.5).all()
+    assert ((result.theta.std(0) / sd - 1).abs() < 4 / 400**0.5).all()
+
+
+def test_a_surrogate_is_refused_where_it_does_not_fit():
+    recipe = dataclasses.replace(SMALL, surrogate_simulations=100)
+    with pytest.raises(TypeError, match="does not derive from HasNoise"):
+        Routes(BernoulliGLM(), recipe, Silent()).surrogate(torch.device("cpu"))
 
 
 def test_a_mixture_is_normalised_and_found_again():
