@@ -132,32 +132,40 @@ def sample_importance(
         ArithmeticError: where no proposal for a measurement has a positive density.
     """
     proposal, rounds = refine(Proposal(target, flow, start, settings.prior_share, settings.flow_share), settings)
-    return pool(proposal, n, settings, rounds)
+    return pool(proposal, n, n, settings, rounds)
 
 
 def sample_corrected(target: Target, flow: Flow | None, n: int, settings: Settings) -> ImportanceResult:
     """As ``sample_importance``, for a target with a surrogate, whose draws the likelihood then corrects.
 
-    The effective size is that of the corrections; the error of log Z holds that of both stages.
+    The effective size is the smaller of both stages'; the error of log Z holds that of both.
 
     Raises:
         ArithmeticError: where no proposal, or none of the surrogate's draws, has a positive density.
     """
-    first = sample_importance(target, flow, settings.corrections * n, settings)
+    proposal, rounds = refine(Proposal(target, flow, None, settings.prior_share, settings.flow_share), settings)
+    first = pool(proposal, settings.corrections * n, n, settings, rounds)
     real = target.theta_map(first.theta)
     log_weights = replace(target, surrogate=None).log_likelihood(real) - target.log_likelihood(real)
     _require_support(log_weights, torch.arange(len(target.y), device=real.device))
-    index = systematic(log_weights, n)
-    index = torch.stack([column[torch.randperm(n, device=column.device)] for column in index.unbind(1)], 1)
+    once = zip(first.theta.unbind(1), log_weights.unbind(1), strict=True)
+    theta = [_drawn_once(draws, column, n) for draws, column in once]
     tails = [pareto_k(column) for column in log_weights.unbind(1)]
     return replace(
         first,
-        theta=gather(first.theta, index),
+        theta=torch.stack(theta, dim=1),
         log_evidence=first.log_evidence + log_mean(log_weights).cpu(),
         log_evidence_error=torch.hypot(first.log_evidence_error, log_mean_error(log_weights).cpu()),
-        effective_size=effective_size(log_weights).cpu(),
+        effective_size=torch.minimum(first.effective_size, effective_size(log_weights).cpu()),
         pareto_k=torch.maximum(first.pareto_k, torch.tensor(tails, dtype=torch.float64)),
     )
+
+
+def _drawn_once(draws: Tensor, log_weights: Tensor, n: int) -> Tensor:
+    """n of the draws (N, D) by their weights (N,), in random order; copies of a draw count as one of their weight."""
+    distinct, which, copies = draws.unique(dim=0, return_inverse=True, return_counts=True)
+    merged = log_weights.new_empty(len(distinct)).index_copy(0, which, log_weights) + copies.log()
+    return distinct[systematic(merged[:, None], n)[torch.randperm(n, device=draws.device), 0]]
 
 
 def refine(proposal: Proposal, settings: Settings) -> tuple[Proposal, Tensor]:
@@ -193,8 +201,16 @@ def refine(proposal: Proposal, settings: Settings) -> tuple[Proposal, Tensor]:
     return proposal, rounds
 
 
-def pool(proposal: Proposal, n: int, settings: Settings, rounds: Tensor) -> ImportanceResult:
-    """Draw from a proposal until ESS, error and largest weight suffice for ``n`` draws, or the most is reached."""
+def pool(proposal: Proposal, n: int, distinct: int, settings: Settings, rounds: Tensor) -> ImportanceResult:
+    """``n`` draws from a proposal, made until ESS, error and largest weight suffice, or the most is reached.
+
+    Args:
+        proposal: where they come from.
+        n: draws that are kept.
+        distinct: draws for which ESS and largest weight must suffice: of more, some may come twice.
+        settings: the recipe.
+        rounds: (B,), of refinement that the proposal took.
+    """
     count = len(proposal.target.y)
     drawn: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(count)]
     weights: list[Tensor] = [torch.empty(0)] * count
@@ -209,7 +225,7 @@ def pool(proposal: Proposal, n: int, settings: Settings, rounds: Tensor) -> Impo
             drawn[measurement].append((real[:, column], log_weights[:, column]))
             weights[measurement] = torch.cat([part for _, part in drawn[measurement]])
             total = len(weights[measurement])
-            if not _enough(weights[measurement], n, settings.error) and total < settings.most_proposals:
+            if not _enough(weights[measurement], distinct, settings.error) and total < settings.most_proposals:
                 unfinished.append(measurement)
         if unfinished:
             total = len(weights[unfinished[0]])  # the same for all that are not done

@@ -8,7 +8,7 @@ from torch.distributions import MultivariateNormal
 
 from posterior_bench.checks.gaussian import NOISE_SD, PRIOR_SD, LinearGaussian
 from posterior_bench.reference import Settings, simulate_pairs
-from posterior_bench.reference.importance import Proposal, pool, refine
+from posterior_bench.reference.importance import Proposal, _drawn_once, pool, refine
 from posterior_bench.reference.mixture import fit_mixture
 from posterior_bench.reference.routes import Routes
 from posterior_bench.reference.target import Target
@@ -106,6 +106,15 @@ def test_a_surrogate_poor_or_good_gives_the_known_evidence_and_posterior(steps):
     assert ((result.theta.std(0) / sd - 1).abs() < 4 / 400**0.5).all()
 
 
+def test_copies_of_a_draw_count_as_one_of_their_weight():
+    draws = torch.tensor([[1.0], [2.0], [1.0], [3.0], [1.0]], dtype=torch.float64)
+    weights = torch.tensor([1.0, 2.0, 1.0, 1.0, 1.0], dtype=torch.float64).log()
+    with scope(2, dtype=torch.float64):
+        found = torch.stack([_drawn_once(draws, weights, 2).sort(0).values[:, 0] for _ in range(600)])
+    assert (found[:, 0] < found[:, 1]).all()  # each share is at most 1/2, so that none comes twice
+    assert [round(float((found == value).double().sum(1).mean()), 1) for value in (1, 2, 3)] == [1.0, 0.7, 0.3]
+
+
 def test_a_surrogate_is_refused_where_it_does_not_fit():
     recipe = dataclasses.replace(SMALL, surrogate_simulations=100)
     with pytest.raises(TypeError, match="does not derive from HasNoise"):
@@ -185,7 +194,7 @@ def test_a_pool_that_does_not_suffice_grows_to_its_limit():
     recipe = dataclasses.replace(SMALL, proposals=500, most_proposals=3000, refinements=0)
     with scope(1, dtype=torch.float64):
         proposal, rounds = refine(Proposal(Target.of(simulator, y), None, None, 0.1, 0.1), recipe)
-        result = pool(proposal, 100, recipe, rounds)
+        result = pool(proposal, 100, 100, recipe, rounds)
     assert result.proposals.tolist() == [3000]
     assert result.effective_size < 1000
 
