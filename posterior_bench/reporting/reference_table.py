@@ -72,13 +72,15 @@ def reference_list(folder: Path) -> str:
         *(Column(HEADS.get(criterion.name, criterion.name)) for criterion in CRITERIA),
         Column("Error of log Z", unit="nats, the largest"),
         Column("Accepted", numeric=False),
+        Column("Options", numeric=False),
         Column("Recipe", numeric=False),
     )
     asked = "; ".join(f"{HEADS.get(c.name, c.name)}: {c.name}, {c.relation} {c.threshold:g}" for c in CRITERIA)
     notes = (
         f"The worst over the measurements; 'n/a' where an item has nothing to say of how the draws were made. {asked}.",
-        "Recipe: what differs from the defaults of the engine. `posterior-bench reference --record FOLDER/record.json` "
-        "makes the reference again; the record holds versions, seeds and diagnostics of each measurement.",
+        "Options are the simulator's; the recipe is what differs from the defaults of the engine.",
+        "`posterior-bench reference --record FOLDER/record.json` makes a reference again; its record holds versions, "
+        "seeds and diagnostics of each measurement.",
     )
     lines = tuple(_listed(name, record) for name, record in records.items())
     table = Table("references", "Reference posteriors and the list by which each is accepted", columns, lines, notes)
@@ -88,7 +90,6 @@ def reference_list(folder: Path) -> str:
 def _listed(name: str, record: Mapping[str, Any]) -> Line:
     usual = asdict(Settings())
     changed = {key: value for key, value in record["settings"].items() if value != usual.get(key)}
-    recipe = {**record["options"], **changed}
     items = {item["name"]: item for item in record["acceptance"]}
     error = record["achieved_error"]["log_evidence_error"]
     return Line(
@@ -100,7 +101,8 @@ def _listed(name: str, record: Mapping[str, Any]) -> Line:
             *(_outcome(items.get(criterion.name)) for criterion in CRITERIA),
             Cell(MISSING if error is None else significant(error)),
             Cell("yes" if record["accepted"] else "no", tone="" if record["accepted"] else "bad"),
-            Cell(json.dumps(recipe, sort_keys=True) if recipe else "defaults"),
+            Cell(json.dumps(record["options"], sort_keys=True) if record["options"] else "none"),
+            Cell(json.dumps(changed, sort_keys=True) if changed else "defaults"),
         )
     )
 
