@@ -116,7 +116,7 @@ def build_reference(
         log_evidence, error = first.log_evidence, first.log_evidence_error
     elif closed_form:
         log_evidence, error = _closed_form(simulator, theta, y)
-        how += "; log Z in closed form"
+        how += "; log Z from its own density"
     second = None
     if density and settings.repetitions:
         # where there is a closed form, one part of the measurements shows whether it is right

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..reference import CRITERIA, Settings
+from ..reference.acceptance import DIFFERENCE
 from ..reference.storage import RECORD
 from .cells import Cell
 from .formats import to_markdown
@@ -84,7 +85,8 @@ def reference_list(folder: Path) -> str:
     )
     lines = tuple(_listed(name, record) for name, record in records.items())
     table = Table("references", "Reference posteriors and the list by which each is accepted", columns, lines, notes)
-    return f"# Reference posteriors\n\n{to_markdown(table)}"
+    remarks = "\n".join(f"- {note}" for note in notes)
+    return f"# Reference posteriors\n\n{to_markdown(table)}\n{remarks}\n"
 
 
 def _listed(name: str, record: Mapping[str, Any]) -> Line:
@@ -114,4 +116,6 @@ def _outcome(item: Mapping[str, Any] | None) -> Cell:
         return Cell("n/a", tone="muted")
     value, failed = item["value"], len(item["failed"])
     text = item["status"] if value is None else significant(value) if isinstance(value, int | float) else str(value)
-    return Cell(text, f"{failed} fail" if failed else "", tone="" if item["status"] == "passed" else "bad")
+    part = item["note"] if item["name"] == DIFFERENCE.name else ""
+    details = [f"{failed} fail"] * bool(failed) + [part] * bool(part)
+    return Cell(text, "; ".join(details), tone="" if item["status"] == "passed" else "bad")
