@@ -136,7 +136,7 @@ def test_it_is_the_same_at_every_call_and_comes_back_from_disk(whole, tmp_path):
 def test_a_closed_form_gives_log_z_and_a_wrong_one_is_caught():
     reference = make_reference(ClosedForm(), 60, 100, SMALL)
     assert reference.accepted, reference.record["acceptance"]
-    assert "closed form" in reference.record["how"]
+    assert "its own density" in reference.record["how"]
     assert outcome(reference, EFFECTIVE_SIZE)["status"] == "not applicable"
     assert reference.log_evidence_error.max() < 1e-3
 
