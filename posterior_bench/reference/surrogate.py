@@ -1,6 +1,6 @@
 """A surrogate of a dear likelihood: log N(y; m(r), diag s(r)^2), m and s networks fitted to simulations without noise.
 
-It guides importance sampling to where the posterior is, at a thousandth of the cost. Its draws are then weighted by
+It guides importance sampling to where the posterior is, at little cost. Its draws are then weighted by
 
     w = p(y | theta) / N(y; m, s),   Z = Z_surrogate E[w],
 
