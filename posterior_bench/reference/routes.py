@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from .settings import Settings
 from .surrogate import Surrogate, fit_surrogate
 from .target import Target
 from .tempered import sample_tempered
+
+Network = TypeVar("Network")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,21 +71,11 @@ class Routes:
 
     def flow(self, device: torch.device) -> Flow | None:
         """The flow fitted to simulations, or ``None`` where the recipe has none."""
-        if self.settings.flow_steps == 0:
-            return None
-        seed = self.seed("flow")
-        with scope(seed, device, torch.float64):
-            theta_map = Target.of(self.simulator, torch.empty(0, device=device)).theta_map
-        return fit_flow(self.simulator, theta_map, self.settings, seed, Stage(self.progress, 0, 1, "flow: "))
+        return self._fitted("flow", fit_flow, device) if self.settings.flow_steps else None
 
     def surrogate(self, device: torch.device) -> Surrogate | None:
         """The surrogate of the likelihood, or ``None`` where the recipe has none."""
-        if self.settings.surrogate_simulations == 0:
-            return None
-        seed = self.seed("surrogate")
-        with scope(seed, device, torch.float64):
-            theta_map = Target.of(self.simulator, torch.empty(0, device=device)).theta_map
-        return fit_surrogate(self.simulator, theta_map, self.settings, seed, Stage(self.progress, 0, 1, "surrogate: "))
+        return self._fitted("surrogate", fit_surrogate, device) if self.settings.surrogate_simulations else None
 
     def first(
         self, y: Tensor, n: int, flow: Flow | None, stream: str, surrogate: Surrogate | None = None
@@ -112,6 +105,13 @@ class Routes:
             self.progress.update(start + len(part), len(y), "tempered Monte Carlo")
         tempered, temperatures, acceptance = (torch.cat(column, dim=-1).cpu() for column in zip(*walked, strict=True))
         return SecondRoute(_joined(found), tempered, temperatures, acceptance)
+
+    def _fitted(self, name: str, fit: Callable[..., Network], device: torch.device) -> Network:
+        """What ``fit`` makes of simulations, with the random stream of its name."""
+        seed = self.seed(name)
+        with scope(seed, device, torch.float64):
+            theta_map = Target.of(self.simulator, torch.empty(0, device=device)).theta_map
+        return fit(self.simulator, theta_map, self.settings, seed, Stage(self.progress, 0, 1, f"{name}: "))
 
     def _parts(self, y: Tensor) -> Iterator[tuple[int, Tensor]]:
         for start in range(0, len(y), self.settings.part):
