@@ -59,8 +59,8 @@ class Ranked:
         unresolved_with: methods whose paired difference of skill may be inside the margin or outside of it: these
             measurements and repetitions neither call them equal nor one of the two better.
         over_confident, under_confident, biased: names of the parameters in which it is so.
-        miscalibrated: parameters in which it is none of these, and whose ranks are not uniform: too narrow at some
-            confidences and too wide at others.
+        miscalibrated: parameters in which it is none of these, and whose ranks are not uniform all the same: mostly too
+            narrow at some confidences and too wide at others.
         measurements: on which it was scored.
     """
 

@@ -33,7 +33,7 @@ DEFINITIONS: tuple[tuple[str, str], ...] = (
         "Signed coverage (mean over c of e(c)) of each parameter against the edges that an exact posterior keeps to in "
         "all parameters at once with 99 %. Below the lower edge in any parameter a method is over-confident and does "
         "not pass. Under-confident and biased methods pass, and are named; so is one whose mean is right and whose "
-        "ranks are not uniform (miscalibrated: intervals too narrow at some confidences and too wide at others; "
+        "ranks are not uniform (miscalibrated: mostly too narrow at some confidences and too wide at others; "
         "simultaneous test of the ranks' distribution, 1 % for all parameters together).",
     ),
     (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..reference import CRITERIA, Settings
-from ..reference.acceptance import DIFFERENCE
+from ..reference import acceptance as accept
 from ..reference.storage import RECORD
 from .cells import Cell
 from .formats import to_markdown
@@ -50,15 +50,15 @@ def _cells(item: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 
 HEADS = {
-    "effective size for each draw kept": "ESS a draw",
-    "Pareto k of the weights": "Pareto k",
-    "repeated draws": "Repeated",
-    "R-hat of chains": "R-hat",
-    "difference of log Z between two routes": "Two routes",
-    "median difference of log Z to tempering alone": "Tempering",
-    "p-value of the ranks of pseudo-truths": "Ranks, p",
+    accept.EFFECTIVE_SIZE: "ESS a draw",
+    accept.PARETO_K: "Pareto k",
+    accept.DUPLICATES: "Repeated",
+    accept.R_HAT: "R-hat",
+    accept.DIFFERENCE: "Two routes",
+    accept.TEMPERED: "Tempering",
+    accept.RANKS: "Ranks, p",
 }
-"""Of the columns, by the name of an item of the list of acceptance."""
+"""Of the columns, by the item of the list of acceptance."""
 
 
 def reference_list(folder: Path) -> str:
@@ -70,13 +70,13 @@ def reference_list(folder: Path) -> str:
         Column("Draws by", numeric=False),
         Column("Measurements"),
         Column("Draws each"),
-        *(Column(HEADS.get(criterion.name, criterion.name)) for criterion in CRITERIA),
+        *(Column(HEADS[criterion]) for criterion in CRITERIA),
         Column("Error of log Z", unit="nats, the largest"),
         Column("Accepted", numeric=False),
         Column("Options", numeric=False),
         Column("Recipe", numeric=False),
     )
-    asked = "; ".join(f"{HEADS.get(c.name, c.name)}: {c.name}, {c.relation} {c.threshold:g}" for c in CRITERIA)
+    asked = "; ".join(f"{HEADS[c]}: {c.name}, {c.relation} {c.threshold:g}" for c in CRITERIA)
     notes = (
         f"The worst over the measurements; 'n/a' where an item has nothing to say of how the draws were made. {asked}.",
         "Options are the simulator's; the recipe is what differs from the defaults of the engine.",
@@ -116,6 +116,6 @@ def _outcome(item: Mapping[str, Any] | None) -> Cell:
         return Cell("n/a", tone="muted")
     value, failed = item["value"], len(item["failed"])
     text = item["status"] if value is None else significant(value) if isinstance(value, int | float) else str(value)
-    part = item["note"] if item["name"] == DIFFERENCE.name else ""
+    part = item["note"] if item["name"] == accept.DIFFERENCE.name else ""
     details = [f"{failed} fail"] * bool(failed) + [part] * bool(part)
     return Cell(text, "; ".join(details), tone="" if item["status"] == "passed" else "bad")
