@@ -16,6 +16,12 @@ from .engine import Reference, make_reference
 from .record import SCHEMA
 from .settings import Settings
 
+KINDS: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
+"""Types of the values that a setting takes, by that of its default."""
+
+OPTIONAL = (int, type(None))
+"""Of one whose default is ``None``."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -64,8 +70,10 @@ class Recipe:
                 settings_of(record["settings"]),
                 int(record["simulator_version"]),
             )
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
             raise ValueError(f"{path} lacks {error}; expected the whole record.json of a reference") from error
+        except TypeError as error:
+            raise ValueError(f"{path}: {error}; expected the record.json of a reference") from error
 
     def make(self, device: str | torch.device = "cpu", progress: Progress | None = None) -> Reference:
         """The reference; ``make_reference`` and the registry say what is raised besides.
@@ -87,9 +95,14 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
 
     Raises:
         ValueError: where a name is not one of them, or a value is not possible.
+        TypeError: where a value is of another type.
     """
-    known = [item.name for item in fields(Settings)]
-    for name in values:
-        if name not in known:
-            raise ValueError(registry.unknown("setting of a recipe", name, known))
+    defaults = {item.name: item.default for item in fields(Settings)}
+    for name, value in values.items():
+        if name not in defaults:
+            raise ValueError(registry.unknown("setting of a recipe", name, list(defaults)))
+        kinds = OPTIONAL if defaults[name] is None else KINDS[type(defaults[name])]
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise TypeError(f"{name} is {value!r}, of type {type(value).__name__}; expected {expected}")
     return Settings(**values)

@@ -73,13 +73,18 @@ class PlannedTask:
 
     @cached_property
     def engine(self) -> str:
-        """The version of the reference engine: a hash of its source, as of a plug-in's; empty where it is not asked.
+        """The version of the reference engine: a hash of its source and recipe; empty where it is not asked.
 
         Raises:
             SuiteError: where the engine cannot work.
         """
         entry, process = self.entry, self.task.process
         if entry.reference != "engine":
+            if entry.recipe:
+                raise SuiteError(
+                    f'tasks: {self.name}: recipe is given without reference = "engine"; expected both, or neither: it '
+                    "says how the engine finds the reference"
+                )
             return ""
         if self.given is not None and self.given.draws:
             raise SuiteError(
@@ -94,8 +99,15 @@ class PlannedTask:
                 f'tasks: {entry.name or entry.simulator}: reference = "engine" and {found}; expected measurements of a '
                 "simulator with a log_likelihood"
             )
+        from ..reference import settings_of  # on first use: most suites need no engine
+
+        try:
+            settings = dataclasses.asdict(settings_of(entry.recipe))
+        except (TypeError, ValueError) as error:
+            raise SuiteError(f"tasks: {self.name}: recipe: {error}") from error
         folder = Path(str(files("posterior_bench"))) / "reference"
-        return digest([(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py"))])[:8]
+        source = [(path.name, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py"))]
+        return digest(source, settings)[:8]
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import registry
@@ -24,8 +24,8 @@ class Job:
     Jobs that differ only by their observation share the ``group`` that their ids begin with; else it is the id.
 
     ``measurements`` is the size of the test set as it is stored, ``first`` how many of it are scored, where not all;
-    ``engine`` the version of what finds the reference, empty where the simulator has its own. ``given`` is the file of
-    the test set, where it is not simulated.
+    ``engine`` the version of what finds the reference, by ``recipe``, empty where the simulator has its own. ``given``
+    is the file of the test set, where it is not simulated.
 
     ``fitted_as`` is the job of another task whose fit this one scores, where the fit is not of its own task; ``base``
     the job whose posterior its method starts from. ``labels_at_most`` is the method's own limit on ``labels``.
@@ -65,6 +65,7 @@ class Job:
     observation: int | None = None
     sequential: bool = False
     engine: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
     given: GivenTestSet | None = None
     unlabelled: int = 0
     labels: int = 0

@@ -125,6 +125,7 @@ class _Planner:
             observation=observation,
             sequential=observation is not None and Need.SIMULATE in method.needs,
             engine=task.engine,
+            recipe=entry.recipe,
             given=task.given,
             unlabelled=entry.unlabelled,
             labels=entry.labels,

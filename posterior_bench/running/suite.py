@@ -56,6 +56,7 @@ class TaskEntry(_Entry):
         reference: whether to compare with the simulator's reference, where it has one: not where that is inexact. With
             ``"engine"`` the reference is found from the likelihood, see ``posterior_bench.reference``. Where the file
             of the test set holds draws, these are the reference.
+        recipe: of the engine's reference: settings that differ from ``posterior_bench.reference.Settings``.
         unlabelled: measurements of the reality, without their parameters, for methods that learn from such.
         labels: pairs of parameters and measurements of the reality, for methods that learn from such; others of them
             for each repetition.
@@ -72,6 +73,7 @@ class TaskEntry(_Entry):
     reality: Source | None = None
     test_set: str | None = None
     reference: StrictBool | Literal["engine"] = True
+    recipe: dict[str, Any] = {}
     unlabelled: int = Field(default=0, ge=0)
     labels: int = Field(default=0, ge=0)
     dense_measurements: int | None = Field(default=None, ge=0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,7 +113,7 @@ def _draw_exact(job: Job, store: Store, device: str, dense: bool) -> None:
     stream = "dense reference" if dense else "reference"
     with cache_in(store.cache), scope(seed_for(stream, job.task, job.task_version), device):
         if job.engine:
-            tensors = _by_engine(simulator, theta, y, n, store.engine_record(address))
+            tensors = _by_engine(simulator, theta, y, n, job.recipe, store.engine_record(address))
         elif isinstance(simulator, HasReference):
             sample = simulator.sample_reference
             tensors = {"theta": draws_in_parts(sample, y, n) if dense else sample(y, n)}
@@ -123,14 +124,16 @@ def _draw_exact(job: Job, store: Store, device: str, dense: bool) -> None:
     save_tensors(path, tensors)
 
 
-def _by_engine(simulator: Simulator, theta: Tensor, y: Tensor, n: int, record: Path) -> dict[str, Tensor]:
+def _by_engine(
+    simulator: Simulator, theta: Tensor, y: Tensor, n: int, recipe: Mapping[str, Any], record: Path
+) -> dict[str, Tensor]:
     """Exact draws from the likelihood alone; how they were found, and whether to trust them, is written to ``record``.
 
     By Bayes' rule log p(theta | y) = log p(theta) + log p(y | theta) - log p(y).
     """
-    from ..reference import build_reference, log_posterior  # on first use: most suites need no engine
+    from ..reference import build_reference, log_posterior, settings_of  # on first use: most suites need no engine
 
-    found = build_reference(simulator, y, n, truth=theta)
+    found = build_reference(simulator, y, n, settings_of(recipe), truth=theta)
     write_text(record, json.dumps(found.record, indent=1, sort_keys=True, default=str) + "\n")
     density = log_posterior(simulator, theta[None], y, found.log_evidence)[0]
     return {"theta": found.theta, "log_prob": density, "log_evidence": found.log_evidence}

@@ -13,6 +13,7 @@ from torch.distributions import Normal
 
 import posterior_bench.reference
 from posterior_bench import Metric, Score
+from posterior_bench.reference import Settings
 from posterior_bench.running import work
 from posterior_bench.running.collect import collect
 from posterior_bench.running.plan import plan
@@ -131,8 +132,8 @@ def engine(monkeypatch):
     """A reference engine that knows the toy's posterior."""
     called = []
 
-    def fake(simulator, y, draws, truth=None):
-        called.append((y.shape, draws))
+    def fake(simulator, y, draws, settings, truth=None):
+        called.append((y.shape, draws, settings))
         theta = 0.8 * y + 0.2**0.5 * torch.randn(draws, *y.shape)
         evidence = Normal(0.0, 1.25**0.5).log_prob(y.double()).sum(1)
         return SimpleNamespace(theta=theta, log_evidence=evidence, record={"accepted": True, "how": "by hand"})
@@ -144,7 +145,8 @@ def engine(monkeypatch):
 @pytest.mark.parametrize("simulator", ["OnlyLikelihood", "Known"])
 def test_the_engine_finds_the_reference_from_the_likelihood(make_suite, tmp_path, looks, engine, simulator):
     store = Store(tmp_path)
-    suite = make_suite([simulator], ["Regression", "reference"], {"reference": "engine"}, dense_measurements=2)
+    of_task = {"reference": "engine", "recipe": {"flow_steps": 0, "components": 4}}
+    suite = make_suite([simulator], ["Regression", "reference"], of_task, dense_measurements=2)
     jobs = plan(suite)
     outcome = run(jobs, store, workers=0)
     own = simulator == "Known"
@@ -154,7 +156,8 @@ def test_the_engine_finds_the_reference_from_the_likelihood(make_suite, tmp_path
     assert truth.dense_reference.shape == (10_000, 2, 2)
     exact = Normal(0.8 * truth.y[:20], 0.2**0.5).log_prob(truth.theta[:20]).sum(1)
     torch.testing.assert_close(truth.reference_log_prob.float(), exact, atol=1e-4, rtol=1e-4)
-    assert engine == [((20, 2), 40), ((2, 2), 10_000)]
+    recipe = Settings(flow_steps=0, components=4)
+    assert engine == [((20, 2), 40, recipe), ((2, 2), 10_000, recipe)]
     record = store.engine_record(jobs[0].reference_address)
     assert json.loads(record.read_text()) == {"accepted": True, "how": "by hand"}
     assert collect(suite, store, "toys.toml").tasks[0].engine == {"accepted": True, "how": "by hand"}
@@ -167,6 +170,29 @@ def test_the_engines_draws_are_not_taken_for_the_simulators(make_suite):
     assert own.reference_address != found.reference_address
     assert own.id != found.id
     assert own.fit == found.fit
+
+
+def test_draws_of_another_recipe_are_others(make_suite):
+    engine = {"reference": "engine"}
+    recipes = ({}, {"recipe": {"components": 4}}, {"recipe": {"components": Settings.components}})
+    usual, other, same = (plan(make_suite(["Known"], ["Regression"], engine | recipe))[0] for recipe in recipes)
+    assert usual.reference_address != other.reference_address
+    assert usual.id != other.id
+    assert (usual.fit, usual.id) == (other.fit, same.id)
+
+
+@pytest.mark.parametrize(
+    ("of_task", "message"),
+    [
+        ({"reference": "engine", "recipe": {"component": 4}}, "unknown setting of a recipe 'component'.*components"),
+        ({"reference": "engine", "recipe": {"components": 0}}, "recipe: components is 0; expected at least 1"),
+        ({"reference": "engine", "recipe": {"components": "4"}}, "components is '4', of type str; expected int"),
+        ({"recipe": {"components": 4}}, 'recipe is given without reference = "engine"'),
+    ],
+)
+def test_a_recipe_that_the_engine_cannot_follow_is_told_before_the_run(make_suite, of_task, message):
+    with pytest.raises(SuiteError, match=message):
+        plan(make_suite(["Known"], ["prior"], of_task))
 
 
 @pytest.mark.parametrize("of_task", [{}, {"reality": {"simulator": "x"}}])
