@@ -30,6 +30,12 @@ FACTOR = 10.0
 RELIABLE_K = 0.7
 """Shape of the weights' tail below which their mean is reliable (Vehtari et al., arXiv:1507.02646)."""
 
+MOST_CORRECTIONS = 4
+"""Times as many draws as a recipe says are corrected at most."""
+
+SPARE = 2
+"""Times as many different draws are asked of a surrogate's posterior as are kept: corrections take some of them."""
+
 FIT_POINTS = 8000
 """Draws that a mixture is fitted to, resampled by their weights."""
 
@@ -138,42 +144,64 @@ def sample_importance(
 def sample_corrected(target: Target, flow: Flow | None, n: int, settings: Settings) -> ImportanceResult:
     """As ``sample_importance``, for a target with a surrogate, whose draws the likelihood then corrects.
 
-    The effective size is the smaller of both stages'; the error of log Z holds that of both.
+    Where the corrected draws do not suffice, more are corrected, ``MOST_CORRECTIONS`` times as many at most. The
+    effective size is the smaller of both stages'; the error of log Z holds that of both.
 
     Raises:
         ArithmeticError: where no proposal, or none of the surrogate's draws, has a positive density.
     """
     proposal, rounds = refine(Proposal(target, flow, None, settings.prior_share, settings.flow_share), settings)
-    first = pool(proposal, settings.corrections * n, n, settings, rounds)
+    block = settings.corrections * n
+    first = pool(proposal, MOST_CORRECTIONS * block, SPARE * n, settings, rounds)
     real = target.theta_map(first.theta)
-    log_weights = replace(target, surrogate=None).log_likelihood(real) - target.log_likelihood(real)
-    _require_support(log_weights, torch.arange(len(target.y), device=real.device))
-    once = zip(first.theta.unbind(1), log_weights.unbind(1), strict=True)
-    theta = [_drawn_once(draws, column, n) for draws, column in once]
-    tails = [pareto_k(column) for column in log_weights.unbind(1)]
+    active = torch.arange(len(target.y), device=real.device)
+    columns = [real.new_empty(0) for _ in active]
+    for begun in range(0, len(real), block):  # in random order: what was corrected first is a sample of its own
+        some, part = real[begun : begun + block, active], target.select(active)
+        log_weights = replace(part, surrogate=None).log_likelihood(some) - part.log_likelihood(some)
+        for measurement, column in zip(active.tolist(), log_weights.unbind(1), strict=True):
+            columns[measurement] = torch.cat([columns[measurement], column])
+        short = [m for m in active.tolist() if not _corrected_enough(real[:, m], columns[m], n, settings.error)]
+        active = torch.tensor(short, dtype=torch.long, device=real.device)
+        if not short:
+            break
+    theta, table = [], []
+    for measurement, column in enumerate(columns):
+        weights = column[:, None]
+        _require_support(weights, torch.tensor([measurement]))
+        draws, merged = _distinct(first.theta[: len(column), measurement], column)
+        theta.append(draws[systematic(merged[:, None], n)[torch.randperm(n, device=draws.device), 0]])
+        whole = float(log_mean(weights)), float(log_mean_error(weights))
+        table.append((*whole, float(effective_size(merged[:, None])), pareto_k(column)))
+    log_mean_weight, error, size, k = torch.tensor(table, dtype=torch.float64).unbind(1)
     return replace(
         first,
         theta=torch.stack(theta, dim=1),
-        log_evidence=first.log_evidence + log_mean(log_weights).cpu(),
-        log_evidence_error=torch.hypot(first.log_evidence_error, log_mean_error(log_weights).cpu()),
-        effective_size=torch.minimum(first.effective_size, effective_size(log_weights).cpu()),
-        pareto_k=torch.maximum(first.pareto_k, torch.tensor(tails, dtype=torch.float64)),
+        log_evidence=first.log_evidence + log_mean_weight,
+        log_evidence_error=torch.hypot(first.log_evidence_error, error),
+        effective_size=torch.minimum(first.effective_size, size),
+        pareto_k=torch.maximum(first.pareto_k, k),
     )
 
 
-def _drawn_once(draws: Tensor, log_weights: Tensor, n: int) -> Tensor:
-    """n of the draws (N, D) by their weights (N,), in random order; copies of a draw count as one of their weight."""
+def _distinct(draws: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The different ones of the draws (N, D), and the logarithms of the weights (N,) that all copies of each have."""
     distinct, which, copies = draws.unique(dim=0, return_inverse=True, return_counts=True)
-    merged = log_weights.new_empty(len(distinct)).index_copy(0, which, log_weights) + copies.log()
-    return distinct[systematic(merged[:, None], n)[torch.randperm(n, device=draws.device), 0]]
+    return distinct, log_weights.new_empty(len(distinct)).index_copy(0, which, log_weights) + copies.log()
+
+
+def _corrected_enough(draws: Tensor, log_weights: Tensor, n: int, error: float) -> bool:
+    """Whether corrections (N,) of the first N draws give n different ones and log Z to ``error``, copies as one."""
+    merged = _distinct(draws[: len(log_weights)], log_weights)[1]
+    return _enough(log_weights, n, error) and _separate(merged, n)
 
 
 def refine(proposal: Proposal, settings: Settings) -> tuple[Proposal, Tensor]:
     """The proposal with mixtures fitted to the draws of the one before it, and the rounds (B,) that each took.
 
     The first pilot has ``settings.pilot`` draws; each further one twice as many, at most ``settings.most_pilot``: small
-    ones find where a posterior is, large ones find its narrow parts. Measurements of which a pilot is efficient drop
-    out with the mixture that made it.
+    ones find where a posterior is, large ones find its narrow parts. Measurements of which a pilot is efficient, and
+    has weights of a light tail where ``settings.pilot_k`` asks for it, drop out with the mixture that made it.
     """
     count, device = len(proposal.target.y), proposal.target.y.device
     rounds = torch.zeros(count, dtype=torch.long, device=device)
@@ -183,6 +211,9 @@ def refine(proposal: Proposal, settings: Settings) -> tuple[Proposal, Tensor]:
         real, log_weights = proposal.select(active).draw(size)
         _require_support(log_weights, active)
         poor = effective_size(log_weights) < settings.efficiency * size
+        if settings.pilot_k is not None:
+            tails = [pareto_k(column) for column in log_weights.unbind(1)]
+            poor |= torch.tensor(tails, device=poor.device) >= settings.pilot_k
         if not poor.any():
             break
         if proposal.mixture is None:
@@ -249,14 +280,14 @@ def pool(proposal: Proposal, n: int, distinct: int, settings: Settings, rounds: 
 
 def _enough(log_weights: Tensor, n: int, error: float) -> bool:
     """Whether a pool (N,) gives n different draws and log Z to ``error``."""
-    column = log_weights[:, None]
+    precise = float(log_mean_error(log_weights[:, None])) <= error
+    return precise and _separate(log_weights, n) and pareto_k(log_weights) < RELIABLE_K
+
+
+def _separate(log_weights: Tensor, n: int) -> bool:
+    """Whether systematic resampling takes n draws by weights (N,) without repetition, of which ESS is large enough."""
     largest_share = float((log_weights.max() - log_weights.logsumexp(0)).exp())
-    return (
-        float(effective_size(column)) >= FACTOR * n
-        and float(log_mean_error(column)) <= error
-        and largest_share * n < 1  # else systematic resampling would repeat it
-        and pareto_k(log_weights) < RELIABLE_K
-    )
+    return float(effective_size(log_weights[:, None])) >= FACTOR * n and largest_share * n < 1
 
 
 def _tempered(log_weights: Tensor, size: float) -> Tensor:

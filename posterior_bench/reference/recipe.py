@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -15,12 +15,6 @@ from ..contracts import Progress
 from .engine import Reference, make_reference
 from .record import SCHEMA
 from .settings import Settings
-
-KINDS: Mapping[type, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,)}
-"""Types of the values that a setting takes, by that of its default."""
-
-OPTIONAL = (int, type(None))
-"""Of one whose default is ``None``."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +91,18 @@ def settings_of(values: Mapping[str, Any]) -> Settings:
         ValueError: where a name is not one of them, or a value is not possible.
         TypeError: where a value is of another type.
     """
-    defaults = {item.name: item.default for item in fields(Settings)}
+    hints = get_type_hints(Settings)
     for name, value in values.items():
-        if name not in defaults:
-            raise ValueError(registry.unknown("setting of a recipe", name, list(defaults)))
-        kinds = OPTIONAL if defaults[name] is None else KINDS[type(defaults[name])]
+        if name not in hints:
+            raise ValueError(registry.unknown("setting of a recipe", name, list(hints)))
+        kinds = _kinds(hints[name])
         if isinstance(value, bool) or not isinstance(value, kinds):
             expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
             raise TypeError(f"{name} is {value!r}, of type {type(value).__name__}; expected {expected}")
     return Settings(**values)
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The types that a hint allows; a whole number is a float too."""
+    kinds = {item if isinstance(item, type) else type(item): None for item in get_args(hint) or (hint,)}
+    return (int, *kinds) if float in kinds else tuple(kinds)

@@ -22,13 +22,15 @@ class Settings:
         surrogate_simulations: simulations that a surrogate of a dear likelihood is fitted to, of a simulator with noise
             of its own for each number of y; 0 for none.
         surrogate_steps, surrogate_width: of its training; three hidden layers of that width.
-        corrections: draws of the surrogate's posterior that the likelihood corrects, for each draw that is kept.
+        corrections: draws of the surrogate's posterior that the likelihood corrects, for each draw that is kept, and up
+            to four times as many where these do not suffice.
         prior_share: of every proposal, so that no weight exceeds the likelihood's over Z by more than its inverse.
         flow_share: of the proposal once there is a mixture.
         components: of the Student t mixtures.
         pilot, most_pilot: proposals of the first round of refinement, and at most of a later one.
         refinements: rounds at most; 0 leaves the mixture out.
         efficiency: ESS a proposal at which a measurement needs no further refinement.
+        pilot_k: Pareto k below which it must be besides, if given.
         proposals: of the first round of production; each further round doubles their number.
         most_proposals: for one measurement, at which production gives up.
         error: standard error of log Z in nats, at which production may stop.
@@ -58,6 +60,7 @@ class Settings:
     most_pilot: int = 32_000
     refinements: int = 10
     efficiency: float = 0.3
+    pilot_k: float | None = None
     proposals: int = 40_000
     most_proposals: int = 1_280_000
     error: float = 0.004

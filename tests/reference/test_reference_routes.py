@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch.distributions import MultivariateNormal
 
 from posterior_bench.checks.gaussian import NOISE_SD, PRIOR_SD, LinearGaussian
 from posterior_bench.reference import Settings, simulate_pairs
-from posterior_bench.reference.importance import Proposal, _drawn_once, pool, refine
+from posterior_bench.reference.importance import MOST_CORRECTIONS, Proposal, _distinct, _separate, pool, refine
 from posterior_bench.reference.mixture import fit_mixture
 from posterior_bench.reference.routes import Routes
 from posterior_bench.reference.target import Target
@@ -93,12 +94,22 @@ def test_a_flow_is_a_proposal_of_its_own():
 
 @pytest.mark.parametrize("steps", [40, 1500])
 def test_a_surrogate_poor_or_good_gives_the_known_evidence_and_posterior(steps):
-    simulator, y = LinearGaussian(), measured(LinearGaussian(), 3).y
+    corrected = []
+
+    class Counted(LinearGaussian):
+        def log_likelihood(self, theta, y):
+            corrected.append(theta[..., 0].numel())
+            return super().log_likelihood(theta, y)
+
+    simulator, y = Counted(), measured(LinearGaussian(), 3).y
     recipe = dataclasses.replace(SMALL, surrogate_simulations=4000, surrogate_steps=steps, surrogate_width=16)
     routes = Routes(simulator, recipe, Silent())
     result = routes.first(y, 200, None, "one", routes.surrogate(torch.device("cpu")))
-    share = result.effective_size / (recipe.corrections * 200)
-    assert (share < 0.95).all() if steps == 40 else (share > 0.95).all()
+    once = recipe.corrections * 200
+    poor = steps == 40
+    assert sum(corrected) == (MOST_CORRECTIONS if poor else 1) * 3 * once  # more, where they do not suffice
+    assert poor == bool((result.effective_size < 2000).all())
+    assert poor or all(len(draws.unique(dim=0)) == 200 for draws in result.theta.unbind(1))
     assert ((result.log_evidence - evidence(simulator, y)).abs() < 4 * result.log_evidence_error).all()
     posterior = simulator.posterior(y.double())
     sd = posterior.covariance_matrix.diagonal(dim1=1, dim2=2).sqrt()
@@ -109,10 +120,28 @@ def test_a_surrogate_poor_or_good_gives_the_known_evidence_and_posterior(steps):
 def test_copies_of_a_draw_count_as_one_of_their_weight():
     draws = torch.tensor([[1.0], [2.0], [1.0], [3.0], [1.0]], dtype=torch.float64)
     weights = torch.tensor([1.0, 2.0, 1.0, 1.0, 1.0], dtype=torch.float64).log()
-    with scope(2, dtype=torch.float64):
-        found = torch.stack([_drawn_once(draws, weights, 2).sort(0).values[:, 0] for _ in range(600)])
-    assert (found[:, 0] < found[:, 1]).all()  # each share is at most 1/2, so that none comes twice
-    assert [round(float((found == value).double().sum(1).mean()), 1) for value in (1, 2, 3)] == [1.0, 0.7, 0.3]
+    distinct, merged = _distinct(draws, weights)
+    assert distinct[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert merged.exp().tolist() == pytest.approx([3.0, 2.0, 1.0])
+
+
+def test_a_draw_with_the_share_of_one_kept_would_come_twice():
+    weights = torch.full((10_000,), -3.0, dtype=torch.float64)
+    assert _separate(weights, 999)
+    assert not _separate(weights, 1001)  # too small an ESS
+    weights[0] += math.log(309)  # 0.03 of all; ESS about 1,000
+    assert _separate(weights, 30)
+    assert not _separate(weights, 50)
+
+
+def test_heavy_tails_of_a_pilot_ask_for_more_refinement():
+    simulator, y = LinearGaussian(), measured(LinearGaussian(), 3).y
+    rounds = {}
+    for k in (None, -100.0):
+        recipe = dataclasses.replace(SMALL, efficiency=0.2, pilot_k=k, refinements=5)
+        rounds[k] = Routes(simulator, recipe, Silent()).first(y, 50, None, "one").refinements
+    assert (rounds[None] < 5).all()
+    assert (rounds[-100.0] == 5).all()
 
 
 def test_a_surrogate_is_refused_where_it_does_not_fit():
