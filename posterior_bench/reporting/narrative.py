@@ -106,22 +106,24 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
     useless = [c for c in passed[1:] if _rank(c).high < 0]
     known = [c for c in passed[1:] if c not in useless]
     level = [c for c in known if c.key in (*mine.tied_with, *mine.unresolved_with)]
-    behind = [c for c in known if c not in level and not _rank(c).miscalibrated]
-    crooked = [c for c in known if c not in level and _rank(c).miscalibrated]
-    passes = f"{best.label} {'passes the gate' if mine.miscalibrated else 'can be trusted'}"
-    measured = f"{number(mine.skill)} ({interval(mine.low, mine.high)})"
+    ignorant = [c for c in known if c not in level and _rank(c).low <= 0]
+    rest = [c for c in known if c not in level and c not in ignorant]
+    behind = [c for c in rest if not _rank(c).miscalibrated]
+    crooked = [c for c in rest if _rank(c).miscalibrated]
+    passes = f"{best.label} {'can be trusted' if _deserves_trust(mine) else 'passes the gate'}"
+    measured = f"{number(mine.skill)} ({interval(mine.low, mine.high)}{_against_prior(mine)})"
     flaws = _flaws(mine, parameters)
     flawed = f", though {flaws}" if flaws else ""
     if level:
-        rest = first_few([f"{c.label} ({_skill_and_flaws(c, parameters)})" for c in level])
-        too = "On a level with it:" if any(_rank(c).miscalibrated for c in (best, *level)) else "So can"
+        equals = first_few([f"{c.label} ({_skill_and_flaws(c, parameters)})" for c in level])
+        too = "So can" if all(_deserves_trust(_rank(c)) for c in (best, *level)) else "On a level with it:"
         text = (
             f"{passes}, over-confident in no parameter, with an energy skill of {measured}{flawed}"
-            f"{_against_reference(summary, mine)}. {too} {rest}; none of these is known to have more skill than "
+            f"{_against_reference(summary, mine)}. {too} {equals}; none of these is known to have more skill than "
             f"{best.label} or less by more than {MARGIN:g}, and no best one is named."
         )
     else:
-        others = behind or crooked or useless
+        others = rest or ignorant or useless
         claim = "has the highest energy skill of those" if others else "has an energy skill of"
         comma = ", " if others else " "
         text = (
@@ -134,12 +136,24 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
     for some, claim in (
         (behind, "To be trusted as well, with less skill"),
         (crooked, "Passing the gate with less skill, and not calibrated"),
+        (ignorant, "Passing the gate, and not known to have more skill than the prior"),
         (useless, "Over-confident in no parameter, yet worse than the prior"),
     ):
         if some:
             names = first_few([f"{c.label} ({_skill_and_flaws(c, parameters)})" for c in some])
             text += f" {claim}: {names}."
     return text
+
+
+def _deserves_trust(ranked: Ranked) -> bool:
+    """Whether a method that passes the gate is right in shape too, and known to have learned something at all."""
+    return not ranked.miscalibrated and ranked.low > 0
+
+
+def _against_prior(ranked: Ranked) -> str:
+    if ranked.low > 0:
+        return ""
+    return "; worse than the prior" if ranked.high < 0 else "; not known to be more than the prior's"
 
 
 def _against_reference(summary: TaskSummary, mine: Ranked) -> str:

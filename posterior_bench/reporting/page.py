@@ -200,6 +200,7 @@ def _html(
         definitions=TERMS,
         across=across,
         looks=look,
+        description=remarks_html(results.description),
         remarks=remarks_html(results.remarks),
         runs=_runs,
         options_text=options_text,
@@ -230,7 +231,7 @@ def _readme_lines(
 ) -> Iterator[str]:
     yield f"# {escape_markdown(results.title)}\n"
     if results.description:
-        yield f"{escape_markdown(results.description)}\n"
+        yield f"{remarks_markdown(results.description)}\n"
     yield (
         f"{results.measurements:,} test measurements a task, {results.draws:,} posterior draws for each. The same "
         "report as one page that needs no other file: [index.html](index.html). Every number, exact: "

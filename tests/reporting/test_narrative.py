@@ -97,6 +97,20 @@ def test_a_method_worse_than_the_prior_is_not_called_trusted() -> None:
     assert "Over-confident in no parameter, yet worse than the prior: ASTRAY (−1.300)." in text
 
 
+def test_a_method_that_may_know_nothing_is_not_called_trusted() -> None:
+    alone = verdict(_summary(_contender("blind", _ranked("blind", 1, 0.0)), EXACT)).trusted
+    assert alone.startswith("BLIND passes the gate: it is over-confident in no parameter")
+    assert "not known to be more than the prior's)" in alone
+    worse = verdict(_summary(_contender("astray", _ranked("astray", 1, -1.3)), EXACT)).trusted
+    assert "worse than the prior)" in worse
+    blind = _contender("blind", _ranked("blind", 2, 0.0))
+    text = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), blind, EXACT)).trusted
+    assert "Passing the gate, and not known to have more skill than the prior: BLIND (0.000)." in text
+    level = _contender("good", _ranked("good", 1, 0.04, unresolved_with=("blind",)))
+    text = verdict(_summary(level, blind, EXACT)).trusted
+    assert "On a level with it: BLIND (0.000); none" in text
+
+
 def test_the_over_confident_are_named_with_their_parameters() -> None:
     bad = _contender("bad", _ranked("bad", 2, 0.64, over_confident=("a", "b")))
     found = verdict(_summary(_contender("good", _ranked("good", 1, 0.6)), bad, EXACT))

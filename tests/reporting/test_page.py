@@ -135,7 +135,9 @@ def test_remarks_and_published_tables_stand_in_both_pages(results: Results, tmp_
         ((EVIL, "exact_twin", ("1 %", "0.5")),),
     )
     tasks = (dataclasses.replace(results.tasks[0], reality=f"swing {EVIL}"), *results.tasks[1:])
-    changed = without_tensors(results, remarks=f"**Mind** this. {EVIL}", published=(published,), tasks=tasks)
+    changed = without_tensors(
+        results, description="As `b` does.", remarks=f"**Mind** this. {EVIL}", published=(published,), tasks=tasks
+    )
     path = write_report(changed, tmp_path)
     page = _read(path)
     assert not any(tag == "script" for tag, _ in page.tags)
@@ -143,6 +145,7 @@ def test_remarks_and_published_tables_stand_in_both_pages(results: Results, tmp_
     assert "Mind this." in page.text
     assert f"Its measurements come from swing {EVIL}" in page.text
     assert "as printed" in page.text
+    assert "As b does." in page.text
     markdown = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "## Remarks\n\n**Mind** this. &lt;script&gt;" in markdown
     assert "Cal.:<br>as printed" in markdown
