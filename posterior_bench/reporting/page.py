@@ -17,6 +17,7 @@ from .contenders import anchor_roles, method_key, options_text, short_labels
 from .control_tables import control_tables
 from .cost_figures import cost_figure, training_figure
 from .drawing import Illustration
+from .failures import trouble_table, undone_table
 from .formats import escape_markdown, table_to_csv, to_csv, to_latex, to_markdown
 from .heat_figures import coverage_figure, skill_figure
 from .latent_figures import latent_figures
@@ -42,11 +43,12 @@ from .tables import (
     jobs_table,
     main_table,
     parameter_tables,
-    trouble_table,
 )
 from .trial_figures import LEGIBLE, trials_figure
 
 TERMS = DEFINITIONS + SCORE_DEFINITIONS + SIGNAL_DEFINITIONS
+
+NO_FAILURE = "Every job that was run succeeded."
 
 LISTED = 30
 """Jobs whose commands the Markdown page lists itself."""
@@ -90,7 +92,8 @@ def write_report(results: Results, folder: Path) -> Path:
     across = across_tasks(summaries)
     for table in (settings, cost_table(results), jobs_table(results), *(across.tables if across else ())):
         _write_table(folder, table)
-    _write_table(folder, trouble_table(results))
+    for table in (trouble_table(results), undone_table(results)):
+        _write_table(folder, table)
     write_text(folder / "tables" / "numbers.csv", to_csv(results, summaries))
     (folder / "figures").mkdir(exist_ok=True)
     figures = [f for section in sections for f in section.figures] + ([overview] if overview else [])
@@ -196,6 +199,8 @@ def _html(
         settings=settings,
         settings_first=compares_settings(results),
         trouble=trouble_table(results),
+        no_failure=NO_FAILURE,
+        undone=undone_table(results),
         jobs=[(job, results.labels[method_key(results, job)]) for job in results.jobs],
         definitions=TERMS,
         across=across,
@@ -271,7 +276,9 @@ def _readme_lines(
     yield to_markdown(cost_table(results))
     trouble = trouble_table(results)
     yield "## Failures\n"
-    yield to_markdown(trouble) if trouble.lines else "Every job succeeded.\n"
+    yield to_markdown(trouble) if trouble.lines else f"{NO_FAILURE}\n"
+    if results.undone:
+        yield from _markdown_table(undone_table(results))
     yield "## Definitions\n"
     yield from (f"- **{term}.** {escape_markdown(meaning)}" for term, meaning in TERMS)
     yield f"\n## Reproduce\n\n    {' '.join(results.command.split())}\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from ..evaluation import mean_interval
 from ..running.results import JobResult, Results
@@ -312,22 +311,6 @@ def jobs_table(results: Results) -> Table:
         commands = (f"posterior-bench show {job.job}", " ".join(job.command.split()))
         lines.append(Line(tuple(Cell(text) for text in (*texts, *commands)), method=job.method))
     return Table("jobs", "Every job, and the commands that show it and make it again", columns, tuple(lines))
-
-
-def trouble_table(results: Results) -> Table:
-    """Jobs that failed or were skipped, and those that lack a figure, with the reason."""
-    columns = tuple(Column(h, numeric=False) for h in ("Task", "Method", "Budget", "Fit", "Status", "Reason", "Job"))
-    lines = []
-    for job in results.jobs:
-        row, label = job.rows[0], results.labels[method_key(results, job)]
-        if job.status != "ok" or job.latent_problem:
-            done = job.status == "ok"
-            texts = (row.task, label, f"{row.budget:,}" if row.budget else MISSING, str(row.repetition + 1))
-            tone: Literal["bad", "muted"] = "bad" if job.status == "failed" else "muted"
-            status = Cell("no latent figures" if done else job.status, tone=tone)
-            cells = (*map(Cell, texts), status, Cell(job.latent_problem if done else row.reason), Cell(job.job))
-            lines.append(Line(cells, method=job.method))
-    return Table("failures", "Jobs that failed or were skipped, and figures that are missing", columns, tuple(lines))
 
 
 def _notes(summary: TaskSummary, results: Results) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from ..contracts import Simulator
 from .job import CHUNK, Job
 from .observations import joined
 from .plan import plan
-from .results import JobResult, PublishedTable, Results, TaskInfo
+from .results import JobResult, PublishedTable, Results, TaskInfo, Undone
 from .store import Store
 from .suite import PublishedEntry, Suite
 from .work import environment
@@ -82,16 +82,15 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
     """
     command = f"posterior-bench run {shlex.quote(reference)}"
     jobs = plan(suite, only)
-    results, tasks, labels, environments = [], {}, {}, []
+    results, undone, tasks, labels, environments = [], [], {}, {}, []
     simulated: dict[str, tuple[int, int]] = {}
     for cell in _cells(jobs):
         job = cell[0]
         found = [_result(one, store, command) for one in cell]
-        if not any(found):
-            continue
         together = f"{command} --only {shlex.quote(job.group)}"
-        result = found[0] if job.observation is None else joined(cell, found, together)
+        result = found[0] if job.observation is None or not any(found) else joined(cell, found, together)
         if result is None:
+            undone.append(Undone(job.task, _label(job), job.budget))
             continue
         results.append(result)
         if result.cost is not None:
@@ -118,6 +117,7 @@ def collect(suite: Suite, store: Store, reference: str, only: Sequence[str] = ()
         environment=environments[0] if environments else environment(),
         published=tuple(_published(entry) for entry in suite.published if entry.task in tasks),
         remarks=suite.remarks,
+        undone=tuple(undone),
     )
 
 

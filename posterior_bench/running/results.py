@@ -115,6 +115,15 @@ class JobResult:
         return self.rows[0].status
 
 
+@dataclass(frozen=True)
+class Undone:
+    """A cell of the suite that was not run, or not to its end: its task, the label of its method, its budget."""
+
+    task: str
+    label: str
+    budget: int
+
+
 @dataclass(frozen=True, eq=False)
 class TaskInfo:
     """What a report prints of a task.
@@ -182,6 +191,7 @@ class Results:
         environment: name -> version of what it ran on.
         published: tables from the literature.
         remarks: what the authors of the suite say of its outcome, Markdown paragraphs.
+        undone: cells of the suite that were not run.
     """
 
     suite: str
@@ -196,3 +206,4 @@ class Results:
     environment: Mapping[str, str] = field(default_factory=dict)
     published: tuple[PublishedTable, ...] = ()
     remarks: str = ""
+    undone: tuple[Undone, ...] = ()

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from posterior_bench import HasLatent
 from posterior_bench.reporting import TaskSummary, write_report
+from posterior_bench.reporting.failures import trouble_table
 from posterior_bench.reporting.latent_colours import HUES, INNER, nearest, shades
 from posterior_bench.reporting.latent_figures import latent_figures
 from posterior_bench.reporting.page import report_looks
-from posterior_bench.reporting.tables import trouble_table
 from posterior_bench.running.latent import latent_of
 from posterior_bench.running.results import Latent, Results
 from posterior_bench.runtime import scope

@@ -146,6 +146,7 @@ def test_remarks_and_published_tables_stand_in_both_pages(results: Results, tmp_
     assert f"Its measurements come from swing {EVIL}" in page.text
     assert "as printed" in page.text
     assert "As b does." in page.text
+    assert "Not run" not in page.text
     markdown = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "## Remarks\n\n**Mind** this. &lt;script&gt;" in markdown
     assert "Cal.:<br>as printed" in markdown

@@ -10,11 +10,12 @@ from rich.console import Console
 from posterior_bench.reporting import terminal_tables
 from posterior_bench.reporting.cells import NO_NULL, calibration_cell, distance_cell, signed_cell
 from posterior_bench.reporting.contenders import Number
+from posterior_bench.reporting.failures import trouble_table, undone_table
 from posterior_bench.reporting.formats import escape_latex, escape_markdown, to_csv, to_latex, to_markdown
 from posterior_bench.reporting.style import percent
 from posterior_bench.reporting.summary import TaskSummary, summarise
-from posterior_bench.reporting.tables import Cell, Column, Line, Table, main_table, parameter_tables, trouble_table
-from posterior_bench.running.results import Results
+from posterior_bench.reporting.tables import Cell, Column, Line, Table, main_table, parameter_tables
+from posterior_bench.running.results import Results, Undone
 
 EVIL = r"50 % of $x_1 & {#1}~^\end<b>|*"
 
@@ -57,6 +58,19 @@ def test_failed_and_skipped_jobs_stand_in_the_tables(summaries: tuple[TaskSummar
     assert {cell.text for head, cell in first.items() if head in ("Energy skill", "depth", "All", "Fit")} == {"–"}
     reasons = [line.cells[5].text for line in trouble_table(results).lines]
     assert reasons == ["ValueError: no luck", "gauss does not offer luck"]
+
+
+def test_methods_that_were_not_run_are_listed_by_task(results: Results) -> None:
+    cells = [("wide", "NPE", 100), ("wide", "NPE", 200), ("wide", "cINN", 100), ("wide", "cINN", 200)]
+    cells += [("wide", "Prior", 0), ("thin", "NPE", 200)]
+    table = undone_table(replace(results, undone=tuple(Undone(*cell) for cell in cells)))
+    assert [tuple(cell.text for cell in line.cells) for line in table.lines] == [
+        ("wide", "NPE, cINN", "100, 200"),
+        ("wide", "Prior", "–"),
+        ("thin", "NPE", "200"),
+    ]
+    assert f"6 of {len(results.jobs) + 6}" in table.caption
+    assert undone_table(results).lines == ()
 
 
 def test_a_missing_null_band_is_said_to_be_missing() -> None:

@@ -143,7 +143,9 @@ def test_what_failed_or_is_missing_is_said_and_never_averaged_away(make_suite, t
 def test_a_cell_that_is_not_whole_waits(sequential, tmp_path):
     store = Store(tmp_path)
     jobs = plan(sequential)
-    assert collect(sequential, store, "toys.toml").jobs == ()
+    nothing = collect(sequential, store, "toys.toml")
+    assert nothing.jobs == ()
+    assert [(cell.task, cell.budget) for cell in nothing.undone] == [(jobs[0].task, jobs[0].budget)]
     run(jobs[:3], store, workers=0)
     (cell,) = collect(sequential, store, "toys.toml").jobs
     assert cell.status == "skipped"
