@@ -108,8 +108,8 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
     level = [c for c in known if c.key in (*mine.tied_with, *mine.unresolved_with)]
     ignorant = [c for c in known if c not in level and _rank(c).low <= 0]
     rest = [c for c in known if c not in level and c not in ignorant]
-    behind = [c for c in rest if not _rank(c).miscalibrated]
-    crooked = [c for c in rest if _rank(c).miscalibrated]
+    behind = [c for c in rest if not _misplaced(_rank(c))]
+    crooked = [c for c in rest if _misplaced(_rank(c))]
     passes = f"{best.label} {'can be trusted' if _deserves_trust(mine) else 'passes the gate'}"
     measured = f"{number(mine.skill)} ({interval(mine.low, mine.high)}{_against_prior(mine)})"
     flaws = _flaws(mine, parameters)
@@ -134,7 +134,7 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
     if tied:
         text += f" Tied with {best.label}: {first_few(tied)}."
     for some, claim in (
-        (behind, "To be trusted as well, with less skill"),
+        (behind, f"To be trusted{' as well' if _deserves_trust(mine) else ''}, with less skill"),
         (crooked, "Passing the gate with less skill, and not calibrated"),
         (ignorant, "Passing the gate, and not known to have more skill than the prior"),
         (useless, "Over-confident in no parameter, yet worse than the prior"),
@@ -146,8 +146,13 @@ def _trusted(summary: TaskSummary, passed: list[Contender], any_ranked: bool) ->
 
 
 def _deserves_trust(ranked: Ranked) -> bool:
-    """Whether a method that passes the gate is right in shape too, and known to have learned something at all."""
-    return not ranked.miscalibrated and ranked.low > 0
+    """Whether a method that passes the gate is right in place and shape too, and known to have learned anything."""
+    return not _misplaced(ranked) and ranked.low > 0
+
+
+def _misplaced(ranked: Ranked) -> bool:
+    """Whether its draws lie wrongly in some parameter, which no width makes good."""
+    return bool(ranked.biased or ranked.miscalibrated)
 
 
 def _against_prior(ranked: Ranked) -> str:

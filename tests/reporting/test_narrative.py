@@ -68,19 +68,20 @@ def test_places_that_are_not_decided_are_marked() -> None:
         assert place_cell(c, {"good", "third"}).text == "1"
 
 
-def test_a_miscalibrated_method_passes_and_is_not_called_trusted() -> None:
-    crooked = _contender("crooked", _ranked("crooked", 1, 0.6, miscalibrated=("b",)))
+@pytest.mark.parametrize("flaw", ["biased", "miscalibrated"])
+def test_a_method_wrong_in_place_or_shape_passes_and_is_not_called_trusted(flaw: str) -> None:
+    crooked = _contender("crooked", _ranked("crooked", 1, 0.6, **{flaw: ("b",)}))
     behind = _contender("behind", _ranked("behind", 2, 0.5))
     text = verdict(_summary(crooked, behind, EXACT)).trusted
     assert text.startswith("CROOKED passes the gate: it is over-confident in no parameter")
-    assert "though miscalibrated in b" in text
-    assert "To be trusted as well, with less skill: BEHIND (0.500)." in text
+    assert f"though {flaw} in b" in text
+    assert "To be trusted, with less skill: BEHIND (0.500)." in text
     text = verdict(_summary(_contender("good", _ranked("good", 1, 0.7)), crooked, EXACT)).trusted
-    assert "Passing the gate with less skill, and not calibrated: CROOKED (0.600, miscalibrated in b)." in text
+    assert f"Passing the gate with less skill, and not calibrated: CROOKED (0.600, {flaw} in b)." in text
     level = _contender("good", _ranked("good", 1, 0.61, unresolved_with=("crooked",)))
     text = verdict(_summary(level, crooked, EXACT)).trusted
     assert text.startswith("GOOD can be trusted")
-    assert "On a level with it: CROOKED (0.600, miscalibrated in b); none" in text
+    assert f"On a level with it: CROOKED (0.600, {flaw} in b); none" in text
 
 
 def test_over_confidence_shown_on_few_measurements_is_told() -> None:
