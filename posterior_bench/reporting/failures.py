@@ -43,5 +43,7 @@ def undone_table(results: Results) -> Table:
             lines.append(Line((Cell(task), Cell(", ".join(labels)), Cell(numbers or MISSING))))
     columns = tuple(Column(head, numeric=False) for head in ("Task", "Methods", "Budgets"))
     done, undone = len(results.jobs), len(results.undone)
-    caption = f"Not run: {undone} of {done + undone} fits and anchors; the same command goes on with them"
+    caption = f"Not run: {undone} of {done + undone} fits and anchors"
+    if undone:
+        caption += "; the same command goes on with them"
     return Table("not-run", caption, columns, tuple(lines))
